@@ -1,0 +1,188 @@
+"""The configuration tree of a run: TOML recipe + `key=value` overrides -> one frozen `RunConfig`.
+
+Owns: the top-level knobs, the checks across sections, loading, and the error that names key, value and
+remedy. Called by the CLI. Must not know: Ray or any component that reads the values.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from actors.settings import InferenceSettings, RolloutSettings, TDSSettings, TTISettings
+from envs.settings import EnvSettings, Section
+from learner.settings import AdvantageSettings, ColdstartSettings, LearnerSettings
+
+RECIPES = Path(__file__).resolve().parent.parent / "deploy" / "recipes"
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; one line per problem: key, value, what is allowed."""
+
+
+class QueueSettings(Section):
+    """The replay queue (Redis Streams)."""
+
+    url: str = Field("", description="Redis or Valkey URL; empty starts and supervises the embedded Valkey server.")
+    max_groups: int = Field(256, ge=1, description="Groups the queue holds; producers wait when it is full.")
+    timeout_s: float = Field(60.0, gt=0, description="Longest wait for the server to answer or come back, seconds.")
+
+
+class EvalSettings(Section):
+    """Evaluation: the bare policy (no TTI, no TDS) unless switched on."""
+
+    num_tasks: int = Field(0, ge=0, description="Tasks of the evaluation panel that are played, from its start; 0 is all.")
+    every_steps: int = Field(0, ge=0, description="Optimizer steps between evaluations in a run; 0 is only before and after.")
+    temperature: float = Field(0.6, ge=0, description="Sampling temperature.")
+    top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling: share of probability kept.")
+    top_k: int = Field(20, ge=0, description="Most likely tokens kept; 0 is all.")
+    interventions: bool = Field(False, description="Whether TTI and TDS act during evaluation too.")
+
+
+class CheckpointSettings(Section):
+    """When a run is saved."""
+
+    every_steps: int = Field(5, ge=1, description="Optimizer steps between checkpoints.")
+    keep_last: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+
+
+class MetricsSettings(Section):
+    """Where metrics go besides the run folder."""
+
+    port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus endpoint on loopback; 0 is off.")
+
+
+class RunConfig(Section):
+    """One training run."""
+
+    name: str = Field("", description="Folder of the run below `runs_dir`; empty: recipe, seed and start time.")
+    runs_dir: str = Field("runs", description="Folder that holds the runs.")
+    seed: int = Field(0, ge=0, lt=2**31, description="Seed that every random choice of the run derives from.")
+    steps: int = Field(40, ge=0, description="Optimizer steps.")
+    model: str = Field("tiny", description='Policy: "tiny" (built and cold-started here), "smollm2", or the path of a Hugging Face folder.')
+    env: EnvSettings = EnvSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    tti: TTISettings = TTISettings()
+    tds: TDSSettings = TDSSettings()
+    inference: InferenceSettings = InferenceSettings()
+    learner: LearnerSettings = LearnerSettings()
+    advantage: AdvantageSettings = AdvantageSettings()
+    coldstart: ColdstartSettings = ColdstartSettings()
+    eval: EvalSettings = EvalSettings()
+    checkpoint: CheckpointSettings = CheckpointSettings()
+    queue: QueueSettings = QueueSettings()
+    metrics: MetricsSettings = MetricsSettings()
+
+    @model_validator(mode="after")
+    def _check_across_sections(self) -> RunConfig:
+        problems = []
+        if self.tti.enabled and self.tti.think_cap >= self.inference.response_tokens:
+            problems.append(
+                f"tti.think_cap = {self.tti.think_cap}: must be below inference.response_tokens = "
+                f"{self.inference.response_tokens}, or it never acts"
+            )
+        if self.tti.enabled and self.tti.min_tokens >= self.tti.think_cap:
+            problems.append(f"tti.min_tokens = {self.tti.min_tokens}: must be below tti.think_cap = {self.tti.think_cap}")
+        if self.rollout.group_size < 2:
+            problems.append(
+                f"rollout.group_size = {self.rollout.group_size}: advantage.algorithm = "
+                f"{self.advantage.algorithm!r} compares siblings and needs at least 2"
+            )
+        if self.env.train_panel == self.env.eval_panel:
+            problems.append(f"env.eval_panel = {self.env.eval_panel!r}: must differ from env.train_panel")
+        if self.rollout.groups_per_step * (self.rollout.max_staleness + 1) > self.queue.max_groups:
+            problems.append(
+                f"queue.max_groups = {self.queue.max_groups}: must hold rollout.groups_per_step x "
+                f"(rollout.max_staleness + 1) = {self.rollout.groups_per_step * (self.rollout.max_staleness + 1)} groups"
+            )
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+
+def parse_overrides(overrides: list[str]) -> dict[str, Any]:
+    """`["tti.enabled=false", "seed=1"]` -> nested dictionary; values are TOML, bare words are strings."""
+    tree: dict[str, Any] = {}
+    for item in overrides:
+        key, equals, text = item.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{item!r}: an override is written key=value, for example tti.enabled=false")
+        try:
+            value = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        *parents, leaf = key.split(".")
+        node = tree
+        for parent in parents:
+            node = node.setdefault(parent, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"{item!r}: {parent!r} is a value already, not a section")
+        node[leaf] = value
+    return tree
+
+
+def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """`change` laid over `base`, section by section."""
+    merged = dict(base)
+    for key, value in change.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def recipe_path(recipe: str) -> Path:
+    """A recipe's name (`alfworld`) or path (`my/recipe.toml`) -> its file."""
+    path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
+    if not path.is_file():
+        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise ConfigError(f"recipe {recipe!r}: no such file ({path}); shipped recipes: {names}")
+    return path
+
+
+def load_config(recipe: str, overrides: list[str] | None = None) -> RunConfig:
+    """The resolved configuration. Raises ConfigError with one line per problem."""
+    path = recipe_path(recipe)
+    try:
+        tree = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    return validate(merge(tree, parse_overrides(overrides or [])), source=str(path))
+
+
+def validate(tree: dict[str, Any], source: str) -> RunConfig:
+    """A plain tree -> RunConfig; ConfigError names key, value and what is allowed."""
+    try:
+        return RunConfig.model_validate(tree)
+    except ValidationError as error:
+        lines = []
+        for problem in error.errors():
+            key = ".".join(str(part) for part in problem["loc"])
+            if problem["type"] == "extra_forbidden":
+                lines.append(f"{key} = {problem['input']!r}: unknown key; {_nearest(key)}")
+            elif problem["type"] == "value_error" and not key:
+                lines.append(str(problem["ctx"]["error"]))
+            else:
+                lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
+        raise ConfigError("\n".join(f"{source}: {line}" for line in "\n".join(lines).splitlines())) from error
+
+
+def knobs(model: type[Section] = RunConfig, prefix: str = "") -> dict[str, str]:
+    """Every dotted key with its sentence, in order."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        annotation = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, Section):
+            found |= knobs(annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.description or ""
+    return found
+
+
+def _nearest(key: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(key, knobs(), n=1, cutoff=0.5)
+    return f"did you mean {close[0]}?" if close else "`t2po config RECIPE` prints all keys"
