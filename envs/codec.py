@@ -1,0 +1,213 @@
+"""Records <-> bytes: what the replay queue and the checkpoints hold of a TrajectoryGroup or of live Turns.
+
+Owns: the envelope (magic, kind, format version, length, checksum), msgpack with arrays as raw bytes, and the
+readable JSON form of a trajectory. Called by the replay queue, the checkpoint and the run folder.
+Must not know: Redis, files, or who produced a record.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from typing import Any, TypeVar, get_args
+
+import msgspec
+import numpy as np
+
+from envs.records import Candidate, Trajectory, TrajectoryGroup, Turn
+
+FORMAT_VERSION = 1
+"""Raised by one with every change of a record's fields that an older reader would misread."""
+
+_MAGIC = b"T2PO"
+_HEADER = struct.Struct("<4sBBQI")
+"""Magic, kind, format version, length of the body, CRC-32 of the body."""
+_KIND_NAMES = {1: "trajectory group", 2: "turns"}
+_GROUP, _TURNS = 1, 2
+
+_ARRAY_FIELDS = {
+    "token_ids": np.dtype(np.int32),
+    "logprobs": np.dtype(np.float32),
+    "forced": np.dtype(np.bool_),
+    "entropy": np.dtype(np.float32),
+    "uncertainty": np.dtype(np.float32),
+}
+_PROMPT_DTYPE = np.dtype(np.int32)
+
+Decoded = TypeVar("Decoded")
+
+
+class CodecError(ValueError):
+    """Bytes that are no record of ours, or a record that cannot be written; names what is wrong and where."""
+
+
+def encode_group(group: TrajectoryGroup) -> bytes:
+    """The bytes of a group. Raises CodecError when a field holds what its record does not declare."""
+    for trajectory in group.trajectories:
+        _check_turns(trajectory.turns, f"trajectory {trajectory.id!r}")
+    return _pack(_GROUP, group, f"group {group.id!r}")
+
+
+def decode_group(data: bytes) -> TrajectoryGroup:
+    """The group that `encode_group` wrote; its arrays are read-only views of `data`."""
+    return _unpack(_GROUP, data, _group_decoder)
+
+
+def encode_turns(turns: tuple[Turn, ...]) -> bytes:
+    """The bytes of a live trajectory's accepted turns, for a checkpoint."""
+    _check_turns(turns, "live turns")
+    return _pack(_TURNS, turns, "live turns")
+
+
+def decode_turns(data: bytes) -> tuple[Turn, ...]:
+    """The turns that `encode_turns` wrote; their arrays are read-only views of `data`."""
+    return _unpack(_TURNS, data, _turns_decoder)
+
+
+def group_to_json(group: TrajectoryGroup) -> dict[str, Any]:
+    """A group for people and for jq: every trajectory as `trajectory_to_json` writes it."""
+    return {
+        "id": group.id,
+        "index": group.index,
+        "task": _plain(group.task),
+        "trajectories": [trajectory_to_json(trajectory) for trajectory in group.trajectories],
+    }
+
+
+def trajectory_to_json(trajectory: Trajectory) -> dict[str, Any]:
+    """A trajectory for people and for jq: texts and one number per turn instead of arrays; not measured is null."""
+    return {
+        "id": trajectory.id,
+        "group": trajectory.group_id,
+        "task": _plain(trajectory.task),
+        "sibling": trajectory.sibling,
+        "attempt": trajectory.attempt,
+        "won": trajectory.won,
+        "reward": trajectory.total_reward,
+        "duration_s": round(trajectory.duration_s, 3),
+        "turns": [_turn_to_json(turn) for turn in trajectory.turns],
+    }
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    return {
+        "observation": turn.observation,
+        **_candidate_to_json(turn.accepted),
+        "action": turn.action,
+        "format_valid": turn.format_valid,
+        "valid": turn.valid,
+        "reward": turn.reward,
+        "done": turn.done,
+        "next_observation": turn.next_observation,
+        "prompt_tokens": len(turn.prompt_ids),
+        "rejected": [_candidate_to_json(candidate) for candidate in turn.rejected],
+    }
+
+
+def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
+    sampled = ~candidate.forced
+    return {
+        "reply": candidate.text,
+        "tokens": len(candidate.token_ids),
+        "forced_tokens": int(candidate.forced.sum()),
+        "think_tokens": candidate.num_think_tokens,
+        "fired": candidate.fired,
+        "fired_at": candidate.fired_at,
+        "phi": _number(candidate.phi),
+        "gamma": _number(candidate.gamma),
+        "entropy": _mean(candidate.entropy[sampled]),
+        "uncertainty": _mean(candidate.uncertainty[sampled]),
+        "logprob": _mean(candidate.logprobs[sampled]),
+        "finish_reason": candidate.finish_reason,
+        "seed": candidate.seed,
+        "versions": [candidate.min_version, candidate.max_version],
+    }
+
+
+def _plain(record: Any) -> Any:
+    return msgspec.to_builtins(record)
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _mean(values: np.ndarray) -> float | None:
+    return _number(float(values.mean(dtype=np.float64))) if len(values) else None
+
+
+def _check_turns(turns: tuple[Turn, ...], where: str) -> None:
+    """Before a group leaves its producer: a wrong array would only be noticed by the consumer, far from its cause."""
+    for place, turn in enumerate(turns):
+        _check_array(turn.prompt_ids, _PROMPT_DTYPE, where, place, "prompt_ids")
+        for candidate in (turn.accepted, *turn.rejected):
+            for field, dtype in _ARRAY_FIELDS.items():
+                _check_array(getattr(candidate, field), dtype, where, place, field)
+
+
+def _check_array(array: Any, dtype: np.dtype[Any], where: str, turn: int, field: str) -> None:
+    if not isinstance(array, np.ndarray):
+        raise CodecError(f"{where}, turn {turn}: {field} is a {type(array).__name__}, must be a numpy array of {dtype}")
+    if array.dtype != dtype or array.ndim != 1:
+        raise CodecError(
+            f"{where}, turn {turn}: {field} is {array.dtype} of shape {array.shape}, must be {dtype} with one dimension"
+        )
+
+
+def _encode_hook(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is no type of a record")
+
+
+def _decode_hook(kind: Any, value: Any) -> Any:
+    # `kind` is NDArray[...] = ndarray[shape, dtype[scalar]]; the field's own dtype decides, not the sender's.
+    wanted = np.dtype(get_args(get_args(kind)[1])[0])
+    match value:
+        case [str(dtype), [int(length)], bytes(raw)]:
+            pass
+        case _:
+            raise ValueError(f"array must be [dtype, [length], bytes], got {type(value).__name__}")
+    if dtype != wanted.str:
+        raise ValueError(f"array of {dtype}, must be {wanted.str}")
+    if length * wanted.itemsize != len(raw):
+        raise ValueError(f"array of {length} x {wanted.itemsize} bytes has {len(raw)} bytes")
+    return np.frombuffer(raw, dtype=wanted)
+
+
+_encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)
+_group_decoder = msgspec.msgpack.Decoder(TrajectoryGroup, dec_hook=_decode_hook)
+_turns_decoder = msgspec.msgpack.Decoder(tuple[Turn, ...], dec_hook=_decode_hook)
+
+
+def _pack(kind: int, record: Any, where: str) -> bytes:
+    try:
+        body = _encoder.encode(record)
+    except (TypeError, ValueError, OverflowError) as error:  # UnicodeEncodeError (a lone surrogate) is a ValueError
+        raise CodecError(f"{where}: cannot be written: {error}") from error
+    return _HEADER.pack(_MAGIC, kind, FORMAT_VERSION, len(body), zlib.crc32(body)) + body
+
+
+def _unpack(kind: int, data: bytes, decoder: msgspec.msgpack.Decoder[Decoded]) -> Decoded:
+    what = _KIND_NAMES[kind]
+    if len(data) < _HEADER.size or data[:4] != _MAGIC:
+        raise CodecError(f"not a {what}: {len(data)} bytes that begin with {data[:8]!r}, must begin with {_MAGIC!r}")
+    _, found_kind, version, length, checksum = _HEADER.unpack_from(data)
+    if version != FORMAT_VERSION:
+        raise CodecError(
+            f"{what}: format version {version}, this t2po reads {FORMAT_VERSION}; read it with the t2po that wrote it"
+        )
+    if found_kind != kind:
+        raise CodecError(f"not a {what}: the bytes hold {_KIND_NAMES.get(found_kind, f'kind {found_kind}')}")
+    body = memoryview(data)[_HEADER.size :]
+    if len(body) != length:
+        relation = "cut short" if len(body) < length else "too long"
+        raise CodecError(f"{what}: {relation}: {len(body)} bytes after the header, which announces {length}")
+    if zlib.crc32(body) != checksum:
+        raise CodecError(f"{what}: checksum differs: the {length} bytes were changed after they were written")
+    try:
+        return decoder.decode(body)
+    except (msgspec.MsgspecError, ValueError, TypeError) as error:
+        raise CodecError(f"{what}: {error}") from error
