@@ -29,7 +29,9 @@ class TDSSettings(Section):
     """Turn-level dynamical sampling: throws stalled turns away and samples again (METHOD section 4)."""
 
     enabled: bool = Field(True, description="Whether stalled turns are sampled again.")
-    eta: float = Field(0.05, ge=0, le=1, description="A turn is stalled when |Φ - Φ of the turn before| is below this (η).")
+    eta: float = Field(
+        0.05, ge=0, le=1, description="A turn is stalled when |Φ - Φ of the turn before| is below this (η)."
+    )
     max_candidates: int = Field(2, ge=1, le=64, description="Candidates drawn for a turn at most (B_max).")
 
 
@@ -38,7 +40,9 @@ class InferenceSettings(Section):
 
     num_servers: int = Field(1, ge=1, description="Inference actors, each with an engine of its own.")
     response_tokens: int = Field(64, ge=4, description="Longest reply, tokens.")
-    prompt_tokens: int = Field(448, ge=16, description="Longest prompt, tokens; a longer one is cut at the oldest history.")
+    prompt_tokens: int = Field(
+        448, ge=16, description="Longest prompt, tokens; a longer one is cut at the oldest history."
+    )
     max_num_seqs: int = Field(64, ge=1, description="Requests that one engine decodes at once.")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Number format of the engine's weights.")
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the engine's KV cache on a CPU, GiB.")
@@ -53,7 +57,9 @@ class RolloutSettings(Section):
 
     groups_per_step: int = Field(8, ge=1, description="Tasks whose groups make one optimizer step.")
     group_size: int = Field(8, ge=1, description="Sibling trajectories of a task (G).")
-    max_staleness: int = Field(1, ge=0, le=64, description="Optimizer steps a group may be behind when trained; 0 is on-policy.")
+    max_staleness: int = Field(
+        1, ge=0, le=64, description="Optimizer steps a group may be behind when trained; 0 is on-policy."
+    )
     num_env_actors: int = Field(1, ge=1, description="Environment actors (processes), each with many environments.")
     env_step_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one environment step, seconds.")
     trajectory_timeout_s: float = Field(600.0, gt=0, description="Longest wait for one trajectory, seconds.")

@@ -34,8 +34,12 @@ class QueueSettings(Section):
 class EvalSettings(Section):
     """Evaluation: the bare policy (no TTI, no TDS) unless switched on."""
 
-    num_tasks: int = Field(0, ge=0, description="Tasks of the evaluation panel that are played, from its start; 0 is all.")
-    every_steps: int = Field(0, ge=0, description="Optimizer steps between evaluations in a run; 0 is only before and after.")
+    num_tasks: int = Field(
+        0, ge=0, description="Tasks of the evaluation panel that are played, from its start; 0 is all."
+    )
+    every_steps: int = Field(
+        0, ge=0, description="Optimizer steps between evaluations in a run; 0 is only before and after."
+    )
     temperature: float = Field(0.6, ge=0, description="Sampling temperature.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling: share of probability kept.")
     top_k: int = Field(20, ge=0, description="Most likely tokens kept; 0 is all.")
@@ -62,7 +66,10 @@ class RunConfig(Section):
     runs_dir: str = Field("runs", description="Folder that holds the runs.")
     seed: int = Field(0, ge=0, lt=2**31, description="Seed that every random choice of the run derives from.")
     steps: int = Field(40, ge=0, description="Optimizer steps.")
-    model: str = Field("tiny", description='Policy: "tiny" (built and cold-started here), "smollm2", or the path of a Hugging Face folder.')
+    model: str = Field(
+        "tiny",
+        description='Policy: "tiny" (built and cold-started here), "smollm2", or the path of a Hugging Face folder.',
+    )
     env: EnvSettings = EnvSettings()
     rollout: RolloutSettings = RolloutSettings()
     tti: TTISettings = TTISettings()
@@ -85,7 +92,9 @@ class RunConfig(Section):
                 f"{self.inference.response_tokens}, or it never acts"
             )
         if self.tti.enabled and self.tti.min_tokens >= self.tti.think_cap:
-            problems.append(f"tti.min_tokens = {self.tti.min_tokens}: must be below tti.think_cap = {self.tti.think_cap}")
+            problems.append(
+                f"tti.min_tokens = {self.tti.min_tokens}: must be below tti.think_cap = {self.tti.think_cap}"
+            )
         if self.rollout.group_size < 2:
             problems.append(
                 f"rollout.group_size = {self.rollout.group_size}: advantage.algorithm = "
@@ -93,10 +102,11 @@ class RunConfig(Section):
             )
         if self.env.train_panel == self.env.eval_panel:
             problems.append(f"env.eval_panel = {self.env.eval_panel!r}: must differ from env.train_panel")
-        if self.rollout.groups_per_step * (self.rollout.max_staleness + 1) > self.queue.max_groups:
+        in_flight = self.rollout.groups_per_step * (self.rollout.max_staleness + 1)
+        if in_flight > self.queue.max_groups:
             problems.append(
                 f"queue.max_groups = {self.queue.max_groups}: must hold rollout.groups_per_step x "
-                f"(rollout.max_staleness + 1) = {self.rollout.groups_per_step * (self.rollout.max_staleness + 1)} groups"
+                f"(rollout.max_staleness + 1) = {in_flight} groups"
             )
         if problems:
             raise ValueError("\n".join(problems))

@@ -23,7 +23,8 @@ class AdvantageSettings(Section):
         "mean_norm", description="F: 1, or the standard deviation of the group or cluster."
     )
     group_mean: Literal["per_turn", "per_trajectory"] = Field(
-        "per_trajectory", description="Whether long trajectories weigh more in the group's mean (the public code's way)."
+        "per_trajectory",
+        description="Whether long trajectories weigh more in the group's mean (the public code's way).",
     )
     invalid_penalty: float = Field(0.1, ge=0, description="Taken from the return of a turn whose reply is invalid.")
 
@@ -38,12 +39,16 @@ class LearnerSettings(Section):
     clip_low: float = Field(0.2, gt=0, lt=1, description="Lower ratio clip: ratio ≥ 1 - this.")
     clip_high: float = Field(0.2, gt=0, description="Upper ratio clip: ratio ≤ 1 + this.")
     dual_clip: float = Field(3.0, gt=1, description="Bound on the ratio for negative advantages.")
-    kl_coef: float = Field(0.0, ge=0, description="Weight of the KL to the reference policy (k3) in the loss; 0 is off.")
+    kl_coef: float = Field(
+        0.0, ge=0, description="Weight of the KL to the reference policy (k3) in the loss; 0 is off."
+    )
     entropy_coef: float = Field(0.0, ge=0, description="Weight of the entropy bonus.")
     epochs: int = Field(1, ge=1, description="Passes over a step's samples.")
     minibatches: int = Field(1, ge=1, description="Optimizer updates a pass is split into.")
     micro_batch_tokens: int = Field(8192, ge=64, description="Tokens of one forward and backward pass.")
-    dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Number format of the forward and backward pass.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "bfloat16", description="Number format of the forward and backward pass."
+    )
     num_threads: int = Field(1, ge=1, description="CPU threads of one learner rank.")
     zero_stage: Literal[0, 1, 2, 3] = Field(0, description="DeepSpeed ZeRO stage.")
     step_timeout_s: float = Field(900.0, gt=0, description="Longest wait for one optimizer step, seconds.")
@@ -53,7 +58,9 @@ class ColdstartSettings(Section):
     """Supervised fine-tuning on expert trajectories before RL, on the prompts that RL uses."""
 
     num_trajectories: int = Field(1500, ge=1, description="Demonstrations collected on training tasks.")
-    detour_rate: float = Field(0.3, ge=0, le=1, description="Share of demonstrated turns that hesitate instead of advancing.")
+    detour_rate: float = Field(
+        0.3, ge=0, le=1, description="Share of demonstrated turns that hesitate instead of advancing."
+    )
     epochs: int = Field(4, ge=1, description="Passes over the demonstrations.")
     lr: float = Field(2e-3, gt=0, lt=1, description="Peak learning rate.")
     batch_tokens: int = Field(8192, ge=64, description="Tokens of one optimizer step.")
