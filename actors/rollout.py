@@ -1,0 +1,221 @@
+"""One trajectory: reset, ask for a turn, step, until the environment ends it.
+
+Owns: the turn loop, what goes into a Turn, and the replay of turns that an earlier attempt already
+made. Called by `actors.env_pool`, one call a trajectory. Must not know: Ray, which server answers, how
+a stalled turn is decided, or where the trajectory goes.
+
+The environment is called in a thread with a deadline: an environment that hangs costs one attempt and
+a named error, not the run. A reply that breaks the format, has no tags or is not text at all is a
+counted invalid turn: its best-effort action is executed and the trajectory goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from envs.chat import ChatTokenizer, fit_prompt
+from envs.prompt import render_message
+from envs.records import NOT_MEASURED, SignalRange, Task, Trajectory, Turn, TurnReply, TurnRequest
+from envs.reply import parse_reply
+from envs.settings import EnvSettings
+
+RequestTurn = Callable[[TurnRequest], Awaitable[TurnReply]]
+
+
+class EnvFailure(RuntimeError):
+    """The environment raised; the message names task, turn and cause."""
+
+
+class EnvTimeout(EnvFailure):
+    """The environment did not answer in time. Its thread cannot be stopped: the process must go."""
+
+
+class ReplayMismatch(RuntimeError):
+    """A replayed action did not lead to the recorded observation: the environment is not deterministic."""
+
+
+class TextGame(Protocol):
+    """A `TextEnv` as this loop uses it (gymnasium's signatures)."""
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[str, dict[str, Any]]: ...
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrajectorySpec:
+    """Which trajectory is asked for. `visit` counts how often the run has served this task before."""
+
+    run_id: str
+    group_id: str
+    group_index: int
+    task: Task
+    sibling: int
+    attempt: int
+    sampling: Literal["train", "eval"]
+    visit: int = 0
+
+    @property
+    def trajectory_id(self) -> str:
+        return f"{self.group_id}/{self.sibling}/{self.attempt}"
+
+    def seed_key(self, turn: int) -> tuple[str, int, int]:
+        """What, with the run's seed and the try, fixes the sampling seed. Attempts share it: a retry repeats."""
+        name = f"{self.task.panel}/{self.task.id}"
+        return (f"{name}#{self.visit}" if self.visit else name, self.sibling, turn)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaySettings:
+    """The knobs of one trajectory, gathered from the configuration's sections."""
+
+    env: EnvSettings
+    prompt_tokens: int
+    env_step_timeout_s: float
+
+
+class _Game:
+    """The environment behind a deadline, and the little state that a turn needs of it."""
+
+    def __init__(self, env: TextGame, spec: TrajectorySpec, settings: PlaySettings, pool: Executor | None) -> None:
+        self.env = env
+        self.spec = spec
+        self.timeout_s = settings.env_step_timeout_s
+        self.pool = pool
+        self.num_steps = 0
+        self.goal = ""
+
+    async def reset(self) -> tuple[str, dict[str, Any]]:
+        options = {"task": self.spec.task}
+        observation, info = await self._call(lambda: self.env.reset(seed=self.spec.task.seed, options=options))
+        self.goal = str(info.get("goal", ""))
+        return observation, info
+
+    async def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        answer = await self._call(lambda: self.env.step(action))
+        self.num_steps += 1
+        return answer
+
+    async def _call(self, function: Callable[[], Any]) -> Any:
+        where = f"task {self.spec.task.id}, turn {self.num_steps}"
+        waiting = asyncio.get_running_loop().run_in_executor(self.pool, function)
+        try:
+            return await asyncio.wait_for(waiting, self.timeout_s)
+        except TimeoutError as error:
+            raise EnvTimeout(f"{where}: the environment did not answer within {self.timeout_s:g} s") from error
+        except Exception as error:
+            raise EnvFailure(f"{where}: the environment raised {type(error).__name__}: {error}") from error
+
+
+async def run_trajectory(
+    env: TextGame,
+    spec: TrajectorySpec,
+    tokenizer: ChatTokenizer,
+    settings: PlaySettings,
+    request_turn: RequestTurn,
+    replay: tuple[Turn, ...] = (),
+    *,
+    on_turn: Callable[[Turn], None] = lambda turn: None,
+    pool: Executor | None = None,
+) -> Trajectory:
+    """Plays `spec.task` to its end and returns the Trajectory.
+
+    `replay`: accepted turns of an earlier attempt; their actions are executed again, the observations
+    must be the recorded ones (ReplayMismatch), and play goes on from there. `on_turn` sees every turn,
+    replayed ones too, as soon as the environment has answered.
+    """
+    started = time.monotonic()
+    game = _Game(env, spec, settings, pool)
+    observation, info = await game.reset()
+    turns: list[Turn] = []
+    over = won = False
+    while not over and len(turns) < settings.env.max_turns:
+        if len(turns) < len(replay):
+            turn, over, info = await _repeat(game, replay[len(turns)], observation)
+        else:
+            turn, over, info = await _play(game, tokenizer, settings, request_turn, turns, observation, info)
+        turns.append(turn)
+        on_turn(turn)
+        observation = turn.next_observation
+        won = bool(info.get("won", False))
+    return Trajectory(
+        id=spec.trajectory_id,
+        group_id=spec.group_id,
+        task=spec.task,
+        sibling=spec.sibling,
+        attempt=spec.attempt,
+        turns=tuple(turns),
+        won=won,
+        duration_s=time.monotonic() - started,
+    )
+
+
+async def _play(
+    game: _Game,
+    tokenizer: ChatTokenizer,
+    settings: PlaySettings,
+    request_turn: RequestTurn,
+    turns: list[Turn],
+    observation: str,
+    info: dict[str, Any],
+) -> tuple[Turn, bool, dict[str, Any]]:
+    """One new turn -> the Turn, whether the trajectory is over, the environment's info after it."""
+    admissible = list(info.get("admissible", ()))
+    pairs = [(turn.observation, turn.action) for turn in turns[-settings.env.memory :]] if settings.env.memory else []
+
+    def render(count: int) -> str:
+        return render_message(settings.env.prompt, game.goal, pairs[len(pairs) - count :], observation, admissible)
+
+    prompt_ids = fit_prompt(tokenizer, render, len(pairs), settings.prompt_tokens)
+    last = turns[-1].accepted if turns else None
+    reply = await request_turn(
+        TurnRequest(
+            trajectory_id=game.spec.trajectory_id,
+            group_id=game.spec.group_id,
+            turn=len(turns),
+            prompt_ids=prompt_ids,
+            signal_range=last.range_after if last else SignalRange(),
+            previous_phi=last.phi if last else NOT_MEASURED,
+            seed_key=game.spec.seed_key(len(turns)),
+        )
+    )
+    parsed = parse_reply(reply.accepted.text)
+    action = (parsed.action or "").encode("utf-8", "replace").decode("utf-8")
+    answer, reward, terminated, truncated, after = await game.step(action)
+    if not math.isfinite(reward):
+        raise EnvFailure(f"task {game.spec.task.id}, turn {len(turns)}: reward {reward} is not a finite number")
+    turn = Turn(
+        prompt_ids=prompt_ids,
+        accepted=reply.accepted,
+        rejected=reply.rejected,
+        observation=observation,
+        action=action,
+        format_valid=parsed.format_valid,
+        valid=parsed.format_valid and action in admissible,
+        reward=float(reward),
+        done=bool(terminated),
+        next_observation=answer,
+    )
+    return turn, bool(terminated or truncated), after
+
+
+async def _repeat(game: _Game, turn: Turn, observation: str) -> tuple[Turn, bool, dict[str, Any]]:
+    """Executes the action of a turn that was accepted before; the environment must answer as it did."""
+    where = f"task {game.spec.task.id}, turn {game.num_steps}"
+    if observation != turn.observation:
+        raise ReplayMismatch(f"{where}: replay saw {observation[:120]!r}, recorded was {turn.observation[:120]!r}")
+    answer, reward, terminated, truncated, after = await game.step(turn.action)
+    if (answer, float(reward), bool(terminated)) != (turn.next_observation, turn.reward, turn.done):
+        raise ReplayMismatch(
+            f"{where}: {turn.action!r} led to {answer[:120]!r} (reward {reward}, done {terminated}), recorded was "
+            f"{turn.next_observation[:120]!r} (reward {turn.reward}, done {turn.done})"
+        )
+    return turn, bool(terminated or truncated), after

@@ -1,0 +1,59 @@
+"""The Ray shell around `Router`: one actor a run, asked by every environment actor.
+
+Owns: how inference actors are called. Called by `controller.cluster` (which hands its handle to the
+environment actors) and `controller.generation`. Must not know: how turns are decided.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Any, Literal
+
+import ray
+
+from controller.router import Router, RouterSettings
+from envs.records import Candidate, Int32, SignalRange, Turn, TurnReply, TurnRequest
+
+
+class RayServer:
+    """An inference actor as a `Server`. A request that is given up is cancelled in the actor too."""
+
+    def __init__(self, name: str, actor: Any) -> None:
+        self.name = name
+        self._actor = actor
+
+    async def generate(
+        self, request_id: str, prompt_ids: Int32, seed: int, signal_range: SignalRange, sampling: Any
+    ) -> Candidate:
+        call = self._actor.generate.remote(request_id, prompt_ids, seed, signal_range, sampling)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            ray.cancel(call)
+            raise
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=8192)
+class RouterActor:
+    """A restart loses the turns of live trajectories (they go on; only their replay starts afresh), nothing else."""
+
+    def __init__(self, servers: dict[str, Any], settings: RouterSettings) -> None:
+        self._router = Router([RayServer(name, actor) for name, actor in servers.items()], settings)
+
+    async def request_turn(
+        self, request: TurnRequest, sampling: Literal["train", "eval"], unseen: tuple[Turn, ...] = ()
+    ) -> TurnReply:
+        return await self._router.request_turn(request, sampling, unseen)
+
+    async def replace_server(self, name: str, actor: Any | None) -> None:
+        self._router.replace_server(name, None if actor is None else RayServer(name, actor))
+
+    async def live(self, trajectory_id: str) -> tuple[Turn, ...]:
+        return self._router.live(trajectory_id)
+
+    async def forget(self, trajectory_id: str) -> None:
+        self._router.forget(trajectory_id)
+
+    async def status(self) -> dict[str, Any]:
+        return {**self._router.status(), "pid": os.getpid()}

@@ -1,0 +1,180 @@
+"""The router: TDS decision, seeds, choice of server, failures, live turns."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from actors.settings import TDSSettings
+from controller.router import RESAMPLE, Router, RouterSettings, TurnFailed, decide, measure_gamma
+from envs.records import Candidate, SignalRange, TurnRequest
+from envs.seeds import derive_seed
+from tests.fakes import FakeServer, make_candidate, make_turn
+
+NAN = math.nan
+
+
+def settings(**changes: object) -> RouterSettings:
+    values: dict[str, object] = {
+        "run_seed": 11,
+        "tds": TDSSettings(enabled=True, eta=0.1, max_candidates=3),
+        "sampling": {"train": "train sampling", "eval": "eval sampling"},
+        "tds_in_eval": False,
+        "request_timeout_s": 5.0,
+        "turn_timeout_s": 5.0,
+    }
+    return RouterSettings(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def request(turn: int = 1, previous_phi: float = 0.5, group: str = "g0", sibling: int = 0) -> TurnRequest:
+    return TurnRequest(
+        trajectory_id=f"{group}/{sibling}/0",
+        group_id=group,
+        turn=turn,
+        prompt_ids=np.array([1, 2], dtype=np.int32),
+        signal_range=SignalRange(),
+        previous_phi=previous_phi,
+        seed_key=("train/t", sibling, turn),
+    )
+
+
+def phis(*values: float) -> Callable[[int, int], Candidate]:
+    def answer(number: int, seed: int) -> Candidate:
+        return make_candidate(phi=values[min(number, len(values) - 1)], seed=seed)
+
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("gammas", "chosen"),
+    [
+        ([0.2], 0),
+        ([0.1], 0),  # Γ = η is not stalled
+        ([0.05], RESAMPLE),
+        ([NAN], 0),  # not measured is not zero
+        ([0.05, NAN], 1),
+        ([0.05, 0.3], 1),
+        ([0.05, 0.02], RESAMPLE),
+        ([0.05, 0.02, 0.01], 0),  # budget spent: the largest wins
+        ([0.02, 0.05, 0.05], 1),  # the earliest among equals
+        ([0.01, 0.02, 0.4], 2),
+    ],
+)
+def test_router_decide(gammas: list[float], chosen: int) -> None:
+    assert decide(gammas, eta=0.1, max_candidates=3) == chosen
+
+
+def test_router_gamma_without_a_measurement_is_nan() -> None:
+    assert measure_gamma(0.25, 0.75) == 0.5
+    assert math.isnan(measure_gamma(NAN, 0.5))
+    assert math.isnan(measure_gamma(0.5, NAN))
+
+
+def test_router_resamples_a_stalled_turn_and_returns_every_candidate() -> None:
+    server = FakeServer("a", phis(0.52, 0.45, 0.9))
+    reply = asyncio.run(Router([server], settings()).request_turn(request(), "train"))
+    assert reply.accepted.phi == 0.9
+    assert reply.accepted.kept
+    assert [one.phi for one in reply.rejected] == [0.52, 0.45]
+    assert not any(one.kept for one in reply.rejected)
+    assert [one.gamma for one in reply.rejected] == pytest.approx([0.02, 0.05])
+    assert server.seeds == [derive_seed(11, "train/t", 0, 1, attempt) for attempt in range(3)]
+    assert len(set(server.request_ids)) == 3
+
+
+def test_router_keeps_the_best_when_the_budget_is_spent() -> None:
+    reply = asyncio.run(Router([FakeServer("a", phis(0.52, 0.58, 0.5))], settings()).request_turn(request(), "train"))
+    assert reply.accepted.phi == 0.58
+    assert [one.phi for one in reply.rejected] == [0.52, 0.5]
+
+
+def test_router_first_turn_has_nothing_to_compare_with() -> None:
+    server = FakeServer("a", phis(0.5))
+    reply = asyncio.run(Router([server], settings()).request_turn(request(turn=0, previous_phi=NAN), "train"))
+    assert len(server.request_ids) == 1
+    assert math.isnan(reply.accepted.gamma)
+
+
+@pytest.mark.parametrize(("enabled", "sampling", "in_eval", "drawn"), [
+    (False, "train", False, 1), (True, "eval", False, 1), (True, "eval", True, 3), (True, "train", False, 3),
+])  # fmt: skip
+def test_router_draws_once_when_tds_is_off(enabled: bool, sampling: str, in_eval: bool, drawn: int) -> None:
+    server = FakeServer("a", phis(0.5))
+    router = Router(
+        [server], settings(tds=TDSSettings(enabled=enabled, eta=0.1, max_candidates=3), tds_in_eval=in_eval)
+    )
+    reply = asyncio.run(router.request_turn(request(), sampling))  # type: ignore[arg-type]
+    assert len(server.request_ids) == drawn
+    assert reply.accepted.gamma == 0.0, "Γ is measured even when nothing is decided by it"
+    assert server.samplings[0] == f"{sampling} sampling"
+
+
+def test_router_sends_a_group_to_its_home_and_new_groups_to_the_least_loaded() -> None:
+    servers = [FakeServer("a", phis(0.5), delay_s=0.05), FakeServer("b", phis(0.5), delay_s=0.05)]
+    router = Router(servers, settings(tds=TDSSettings(enabled=False)))
+
+    async def play() -> None:
+        await asyncio.gather(*(router.request_turn(request(group=f"g{n % 2}", sibling=n), "train") for n in range(8)))
+
+    asyncio.run(play())
+    homes = [{one.split("/")[0] for one in server.request_ids} for server in servers]
+    assert sorted(map(sorted, homes)) == [["g0"], ["g1"]]
+
+
+def test_router_asks_another_server_when_one_fails_and_counts_it() -> None:
+    def broken(number: int, seed: int) -> Candidate:
+        raise ConnectionError("engine died")
+
+    a, b = FakeServer("a", broken), FakeServer("b", phis(0.9))
+    router = Router([a, b], settings())
+    reply = asyncio.run(router.request_turn(request(), "train"))
+    assert reply.accepted.phi == 0.9
+    assert router.status()["server_failures"] == 1
+    assert "engine died" in router.status()["last_failures"]["a"]
+    assert b.seeds == a.seeds, "a retry is the same draw, not another one"
+
+
+def test_router_gives_up_at_the_deadline_with_the_cause() -> None:
+    def broken(number: int, seed: int) -> Candidate:
+        raise ConnectionError("engine died")
+
+    router = Router([FakeServer("a", broken)], settings(turn_timeout_s=0.6))
+    with pytest.raises(TurnFailed, match=r"g0/0/0, turn 1: no reply within 0.6 s.*engine died"):
+        asyncio.run(router.request_turn(request(), "train"))
+
+
+def test_router_waits_for_a_frozen_server_no_longer_than_its_deadline() -> None:
+    router = Router([FakeServer("a", phis(0.5), delay_s=60)], settings(request_timeout_s=0.2, turn_timeout_s=0.5))
+    with pytest.raises(TurnFailed, match="TimeoutError"):
+        asyncio.run(router.request_turn(request(), "train"))
+
+
+def test_router_without_servers_waits_for_a_replacement() -> None:
+    router = Router([FakeServer("a", phis(0.5))], settings())
+    router.replace_server("a", None)
+
+    async def play() -> float:
+        waiting = asyncio.create_task(router.request_turn(request(previous_phi=0.9), "train"))
+        await asyncio.sleep(0.05)
+        router.replace_server("a", FakeServer("a", phis(0.1)))
+        return (await waiting).accepted.phi
+
+    assert asyncio.run(play()) == 0.1
+
+
+def test_router_keeps_live_turns_and_distrusts_gaps() -> None:
+    router = Router([], settings())
+    first, second, third = make_turn(0), make_turn(1), make_turn(2)
+    router.record("t", first)
+    router.record("t", second)
+    assert router.live("t") == (first, second)
+    router._kept.record("t", 1, (second, third))  # a repeated delivery overlaps
+    assert router.live("t") == (first, second, third)
+    router._kept.record("u", 4, (third,))  # the router was restarted in between
+    assert router.live("u") == ()
+    router.forget("t")
+    assert router.live("t") == ()
