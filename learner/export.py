@@ -1,0 +1,45 @@
+"""Plain Hugging Face folders: written completely or not at all.
+
+Owns: `write_model_folder`. Called by `learner.learner`, `learner.finetune` and `learner.smollm2`. Must
+not know: training.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def write_model_folder(
+    folder: Path,
+    policy: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    weights: dict[str, torch.Tensor] | None = None,
+) -> None:
+    """Write config, safetensors (of `weights` where given) and tokenizer to `folder`, replacing what was there.
+
+    Everything is written to a neighbour folder first and renamed at the end.
+    """
+    folder = Path(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    try:
+        policy.save_pretrained(fresh, state_dict=weights)
+        tokenizer.save_pretrained(fresh)
+        replace_folder(fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Rename `fresh` to `folder`; what was at `folder` is removed after it has been moved out of the way."""
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

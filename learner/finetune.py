@@ -1,0 +1,206 @@
+"""Supervised fine-tuning of a causal LM on demonstrations (prompt, reply), before RL.
+
+Owns: `finetune` and its schedule. Called by the controller's cold start, in a process of its own. Must
+not know: where demonstrations come from, environments, Ray.
+
+It runs on the same DeepSpeed engine as RL: measured within a few per cent of a plain torch loop
+(bench/learner.py), so a second update path is not worth having.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from envs.records import Int32
+from learner.engine import DTYPES, guarded_step, join_ranks, set_learning_rate, start_engine
+from learner.export import write_model_folder
+from learner.packing import pack
+from learner.scoring import TokenScorer, load_policy
+from learner.settings import ColdstartSettings
+
+WARMUP_SHARE = 0.05
+"""Share of the run in which the learning rate rises linearly."""
+FINAL_LR_SHARE = 0.05
+"""Learning rate at the end, as a share of the peak."""
+MICRO_BATCH_TOKENS = 2048
+"""Tokens of one forward and backward pass; larger ones only fall out of the processor's cache."""
+MAX_SKIPPED_STEPS = 5
+"""Non-finite gradients in a row after which training stops."""
+SECONDS_BEFORE_PROJECTION = 5.0
+"""Time trained before the deadline may shape the schedule."""
+
+
+class FinetuneError(RuntimeError):
+    """Training cannot go on; the message says at which step and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinetuneProgress:
+    """After one optimizer step. `loss` is in nats a scored token, `progress` runs from 0 to 1."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    lr: float
+    grad_norm: float
+    tokens: int
+    elapsed_s: float
+    progress: float
+
+
+def learning_rate_share(progress: float) -> float:
+    """Share of the peak learning rate at `progress` in [0, 1]: linear warm-up, then a cosine."""
+    if progress < WARMUP_SHARE:
+        return max(progress, 0.0) / WARMUP_SHARE
+    angle = math.pi * min((progress - WARMUP_SHARE) / (1.0 - WARMUP_SHARE), 1.0)
+    return FINAL_LR_SHARE + (1.0 - FINAL_LR_SHARE) * 0.5 * (1.0 + math.cos(angle))
+
+
+def finetune(
+    model_path: str | Path,
+    folder: Path,
+    demonstrations: Sequence[tuple[Int32, Int32]],
+    settings: ColdstartSettings,
+    seed: int,
+    *,
+    prompt_loss_weight: float = 0.0,
+    dtype: str = "float32",
+    weight_decay: float = 0.01,
+    grad_clip: float = 1.0,
+    on_progress: Callable[[FinetuneProgress], None] | None = None,
+) -> dict[str, float]:
+    """Train the model of `model_path` on (prompt_ids, reply_ids) pairs, write it and its tokenizer to `folder`.
+
+    The loss is the mean negative log-probability over reply tokens, plus `prompt_loss_weight` times
+    that of the prompt tokens in the same weighted mean. Deterministic by seed as long as the deadline
+    `settings.max_duration_s` (counted from the call) does not bind; when the measured speed says that
+    it will, the schedule follows the clock instead of the step count, so that the learning rate still
+    comes down. Returns metrics; raises FinetuneError when the loss or gradients stop being finite.
+    """
+    start = time.monotonic()
+    if not demonstrations:
+        raise ValueError("finetune: no demonstrations; collect some before training")
+    if not 0.0 <= prompt_loss_weight <= 1.0:
+        raise ValueError(f"finetune: prompt_loss_weight must be from 0 to 1, got {prompt_loss_weight}")
+    torch.set_num_threads(settings.num_threads)
+    torch.manual_seed(seed)
+    join_ranks()
+    policy = load_policy(model_path, DTYPES[dtype])
+    _check_token_ids(demonstrations, policy.config.vocab_size)
+    engine = start_engine(
+        TokenScorer(policy), lr=settings.lr, weight_decay=weight_decay, grad_clip=grad_clip, dtype=dtype,
+        betas=(0.9, 0.95),
+    )  # fmt: skip
+    lengths = np.array([len(prompt) + len(reply) for prompt, reply in demonstrations])
+    plan = [
+        (epoch, batch)
+        for epoch in range(settings.epochs)
+        for batch in shuffled_batches(lengths, settings.batch_tokens, np.random.default_rng([seed, epoch]))
+    ]
+    progress, last_loss, tokens, skipped, skipped_in_row, steps = 0.0, math.nan, 0, 0, 0, 0
+    train_start = time.monotonic()
+    for step, (epoch, members) in enumerate(plan):
+        now = time.monotonic()
+        if now - start >= settings.max_duration_s:
+            break
+        progress = max(progress, _progress(step, len(plan), now - train_start, settings.max_duration_s - (train_start - start)))
+        lr = settings.lr * learning_rate_share(max(progress, 0.5 / len(plan)))
+        set_learning_rate(engine, lr)
+        last_loss, batch_tokens = _accumulate(engine, [demonstrations[index] for index in members], prompt_loss_weight)
+        result = guarded_step(engine)
+        skipped_in_row = 0 if result.applied and math.isfinite(last_loss) else skipped_in_row + 1
+        skipped += not result.applied
+        if skipped_in_row >= MAX_SKIPPED_STEPS:
+            raise FinetuneError(
+                f"step {step + 1} of {len(plan)}: {MAX_SKIPPED_STEPS} updates in a row had a non-finite loss or gradient "
+                f"(loss {last_loss}, lr {lr:.2e}); lower coldstart.lr. Nothing was written"
+            )
+        tokens += batch_tokens
+        steps = step + 1
+        if on_progress is not None:
+            elapsed = time.monotonic() - start
+            on_progress(
+                FinetuneProgress(steps, len(plan), epoch, last_loss, lr, result.grad_norm, tokens, elapsed, progress)
+            )
+    train_s = time.monotonic() - train_start
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in policy.parameters()):
+        raise FinetuneError(f"after step {steps} the weights are not finite; lower coldstart.lr. Nothing was written")
+    if steps == 0:
+        raise FinetuneError(
+            f"coldstart.max_duration_s = {settings.max_duration_s} ended before the first step; allow more time"
+        )
+    write_model_folder(folder, policy, AutoTokenizer.from_pretrained(model_path, local_files_only=True))
+    return {
+        "loss": last_loss,
+        "steps": float(steps),
+        "planned_steps": float(len(plan)),
+        "epochs_done": steps / len(plan) * settings.epochs,
+        "tokens": float(tokens),
+        "tokens_per_s": tokens / max(train_s, 1e-9),
+        "skipped_steps": float(skipped),
+        "stopped_by_deadline": float(steps < len(plan)),
+        "duration_s": time.monotonic() - start,
+    }
+
+
+def shuffled_batches(lengths: np.ndarray, batch_tokens: int, rng: np.random.Generator) -> Iterator[list[int]]:
+    """Sequence indices in random order, cut into batches of at most `batch_tokens` tokens (at least one each)."""
+    members: list[int] = []
+    size = 0
+    for index in rng.permutation(len(lengths)).tolist():
+        if members and size + int(lengths[index]) > batch_tokens:
+            yield members
+            members, size = [], 0
+        members.append(index)
+        size += int(lengths[index])
+    if members:
+        yield members
+
+
+def _progress(step: int, total_steps: int, elapsed_s: float, allowed_s: float) -> float:
+    """Share of the run that is behind: by steps, or by the clock where the deadline will come first."""
+    by_steps = step / total_steps
+    if elapsed_s < SECONDS_BEFORE_PROJECTION or step == 0:
+        return by_steps
+    projected_s = elapsed_s / step * total_steps
+    return by_steps if projected_s <= allowed_s else min(elapsed_s / allowed_s, 1.0)
+
+
+def _accumulate(engine, demonstrations: list[tuple[Int32, Int32]], prompt_loss_weight: float) -> tuple[float, int]:
+    """Forward and backward over one optimizer batch; returns its weighted mean loss and its number of tokens."""
+    score_prompt = prompt_loss_weight > 0.0
+    weights = [
+        np.concatenate([np.full((len(prompt) - 1) * score_prompt, prompt_loss_weight), np.ones(len(reply))]).astype(
+            np.float32
+        )
+        for prompt, reply in demonstrations
+    ]
+    normaliser = float(sum(weight.sum(dtype=np.float64) for weight in weights))
+    total, tokens = 0.0, 0
+    for batch in pack(demonstrations, MICRO_BATCH_TOKENS, score_prompt=score_prompt):
+        device = engine.device
+        log_probs, _ = engine(batch.input_ids.to(device), batch.positions.to(device), batch.targets.to(device))
+        loss = -(log_probs * batch.in_order(weights).to(device)).sum() / normaliser
+        engine.backward(loss, scale_wrt_gas=False)
+        total += float(loss.detach())
+        tokens += batch.num_sequence_tokens
+    return total, tokens
+
+
+def _check_token_ids(demonstrations: Sequence[tuple[Int32, Int32]], vocab_size: int) -> None:
+    for index, pair in enumerate(demonstrations):
+        for ids in pair:
+            if len(ids) and not 0 <= int(ids.min()) <= int(ids.max()) < vocab_size:
+                raise ValueError(
+                    f"finetune: demonstration {index} has token id {int(ids.max())}, the model's vocabulary ends at "
+                    f"{vocab_size - 1}; encode demonstrations with the tokenizer of the same folder"
+                )
