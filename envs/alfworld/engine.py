@@ -17,8 +17,7 @@ from envs.alfworld.pddl import DataError, LightGoal, PlaceGoal, parse_problem
 WELCOME = "-= Welcome to TextWorld, ALFRED! =-\n\n"
 TASK_PREFIX = "Your task is to: "
 NOTHING_HAPPENS = "Nothing happens."
-HELP = """
-Available commands:
+HELP = """Available commands:
   look:                             look around your current location
   inventory:                        check your current inventory
   go to (receptacle):               move to a receptacle
