@@ -1,0 +1,455 @@
+"""One inference server: vLLM's AsyncLLM with TTI inside, live weight updates, and Candidates out.
+
+Owns: the engine's life and environment, one request from prompt ids to `Candidate`, the collection of statistics,
+the update protocol, the server's state. Called by `actors.inference_actor` and by tests. Must not know: Ray, routers,
+trajectories, the learner.
+
+vLLM is imported in `start` only, after the environment variables that it reads while being imported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+from numpy.typing import ArrayLike
+
+from actors.settings import InferenceSettings, TTISettings
+from actors.uncertainty import phi
+from envs.records import NOT_MEASURED, Candidate, SignalRange
+
+if TYPE_CHECKING:
+    import torch
+    from vllm import RequestOutput, SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+EXTRA_ARGS_KEY = "t2po"
+STOP_TIMEOUT_S = 20.0
+
+
+class InferenceError(RuntimeError):
+    """A server that cannot do what it was asked; the message names the server's state, the value and the remedy."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingSpec:
+    """How one reply is sampled. `top_k` 0: all tokens; `tti`: whether its thought may be ended."""
+
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    max_tokens: int = 64
+    tti: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpdateReport:
+    """One weight update: the version that is live now, its size, how long it took and how long decoding stood still."""
+
+    version: int
+    bytes: int
+    seconds: float
+    pause_seconds: float
+
+
+def prepare_environment(settings: InferenceSettings) -> None:
+    """What vLLM reads from the environment; a value that the operator has set stays."""
+    defaults = {
+        # With more threads than free cores OpenMP threads wait for each other: 20 times slower, measured.
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "VLLM_ENGINE_READY_TIMEOUT_S": str(int(settings.start_timeout_s) + 1),
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)
+    # The TTI processor speaks the V1 runner's interface; GPUs would take Model Runner V2 by default.
+    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+
+
+def candidate_of(
+    output: RequestOutput,
+    statistics: dict[str, Any],
+    text: str,
+    seed: int,
+    submitted_version: int,
+) -> Candidate:
+    """The Candidate of a finished request. Statistics: see `TTIProcessor.take`."""
+    reply = output.outputs[0]
+    tokens = np.asarray(reply.token_ids, np.int32)
+    count = len(tokens)
+    forced = np.zeros(count, np.bool_)
+    fired_at = statistics["fired_at"]
+    if fired_at >= 0:
+        forced[fired_at : fired_at + statistics["num_forced"]] = True
+    history = np.frombuffer(statistics["history"], np.float32).reshape(-1, 3).copy()
+    history[forced] = np.nan
+    sampled: Any = reply.logprobs
+    logprobs = np.asarray(sampled.logprobs, np.float32)[np.asarray(sampled.start_indices, np.intp)]
+    versions = [int(span.version) for span in reply.weight_versions or ()]
+    e_min, e_max, c_min, c_max = statistics["range"]
+    return Candidate(
+        token_ids=tokens,
+        logprobs=np.where(forced, np.float32(0), logprobs),
+        forced=forced,
+        entropy=np.ascontiguousarray(history[:, 0]),
+        uncertainty=np.ascontiguousarray(history[:, 2]),
+        text=text,
+        phi=NOT_MEASURED if statistics["lost"] else phi(history[:, 2]),
+        gamma=NOT_MEASURED,
+        kept=True,
+        fired=statistics["fired"],
+        fired_at=fired_at,
+        num_think_tokens=statistics["num_think_tokens"],
+        finish_reason=reply.finish_reason or "",
+        seed=seed,
+        # The prompt's keys and values may have been computed under the version at submission.
+        min_version=min([submitted_version, *versions]),
+        max_version=max(versions, default=submitted_version),
+        range_after=SignalRange(entropy_min=e_min, entropy_max=e_max, confidence_min=c_min, confidence_max=c_max),
+    )
+
+
+class InferenceServer:
+    """An engine of its own. States: new, starting, ready, updating, failed, stopped; only ready serves."""
+
+    def __init__(self) -> None:
+        self._state, self._since, self._reason = "new", time.time(), ""
+        self._engine: AsyncLLM | None = None
+        self._tokenizer: Any = None
+        self._settings = InferenceSettings()
+        self._tti = TTISettings()
+        self._version = 0
+        self._names = itertools.count()
+        self._tasks: set[asyncio.Task[Candidate]] = set()
+        self._open = asyncio.Event()
+        self._update_lock = asyncio.Lock()
+        self._finished: list[tuple[str, int, asyncio.Future[dict[str, Any] | None]]] = []
+        self._dropped: list[str] = []
+        self._collector: asyncio.Task[None] | None = None
+        self._served = 0
+        self._children: list[psutil.Process] = []
+
+    # ---- life ----
+
+    async def start(self, model_path: str, settings: InferenceSettings, tti: TTISettings, seed: int) -> None:
+        """Starts the engine; raises within `settings.start_timeout_s`, leaving no process behind."""
+        if self._state != "new":
+            raise InferenceError(f"inference server: start called in state {self._state!r}; make a new server")
+        if not Path(model_path).is_dir():
+            raise InferenceError(f"inference server: model folder {model_path!r} does not exist; check model.path")
+        self._settings, self._tti = settings, tti
+        self._enter("starting")
+        before = set(psutil.Process().children(recursive=True))
+        try:
+            prepare_environment(settings)
+            starting = asyncio.to_thread(self._make_engine, model_path, seed)
+            self._engine = await asyncio.wait_for(starting, settings.start_timeout_s)
+            await asyncio.wait_for(self._engine.update_weight_version("0"), settings.start_timeout_s)
+        except BaseException as error:
+            self._children = [p for p in psutil.Process().children(recursive=True) if p not in before]
+            what = f"no answer in {settings.start_timeout_s} s" if isinstance(error, TimeoutError) else repr(error)
+            await self._fail(f"engine for {model_path} did not start: {what}")
+            if isinstance(error, Exception):
+                raise InferenceError(f"inference server: {self._reason}") from error
+            raise
+        self._children = [p for p in psutil.Process().children(recursive=True) if p not in before]
+        self._enter("ready")
+        self._open.set()
+
+    def _make_engine(self, model_path: str, seed: int) -> AsyncLLM:
+        from vllm.config import WeightTransferConfig
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.platforms import current_platform
+        from vllm.tokenizers import cached_tokenizer_from_config
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        from actors.weight_transfer import BACKEND
+
+        settings = self._settings
+        max_model_len = settings.prompt_tokens + settings.response_tokens
+        by_device: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
+        if current_platform.is_cpu():
+            by_device = {
+                "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
+                # A prompt cut into chunks makes vLLM rewind the request's own generator, which a CPU generator
+                # cannot do: the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
+                "enable_chunked_prefill": False,
+                "max_num_batched_tokens": max(4096, max_model_len, settings.max_num_seqs),
+                "enforce_eager": True,
+            }
+        arguments = AsyncEngineArgs(
+            model=model_path,
+            dtype=settings.dtype,
+            seed=seed,
+            max_model_len=max_model_len,
+            max_num_seqs=settings.max_num_seqs,
+            generation_config="vllm",
+            disable_log_stats=True,
+            enable_prefix_caching=True,
+            logits_processors=["actors.tti_processor:TTIProcessor"],
+            worker_extension_cls="actors.tti_processor.WorkerExtension",
+            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+            **by_device,
+        )
+        engine = AsyncLLM.from_engine_args(arguments)
+        self._tokenizer = cached_tokenizer_from_config(engine.model_config)
+        return engine
+
+    async def stop(self) -> None:
+        """Ends the engine and every process of it."""
+        if self._state != "failed":
+            self._enter("stopped")
+        await self._close("the server was stopped")
+
+    async def status(self) -> dict[str, Any]:
+        return {
+            "state": self._state,
+            "since": self._since,
+            "seconds_in_state": time.time() - self._since,
+            "reason": self._reason,
+            "version": self._version,
+            "in_flight": len(self._tasks),
+            "served": self._served,
+            "pid": os.getpid(),
+        }
+
+    def _enter(self, state: str, reason: str = "") -> None:
+        self._state, self._since, self._reason = state, time.time(), reason
+
+    async def _fail(self, reason: str) -> None:
+        self._enter("failed", reason)
+        await self._close(reason)
+
+    async def _close(self, reason: str) -> None:
+        self._open.set()  # who waits for an update to end sees the state
+        for task in list(self._tasks):
+            task.cancel(reason)
+        if self._collector is not None:
+            self._collector.cancel()
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await asyncio.to_thread(engine.shutdown, STOP_TIMEOUT_S / 2)
+        await asyncio.to_thread(_end_processes, self._children)
+
+    # ---- replies ----
+
+    async def generate(
+        self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec
+    ) -> Candidate:
+        """One reply. `gamma` and `kept` are the router's to fill in."""
+        task = asyncio.create_task(self._reply(request_id, prompt_ids, seed, signal_range, sampling))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        timeout = self._settings.request_timeout_s
+        try:
+            return await asyncio.wait_for(task, timeout)
+        except TimeoutError:
+            raise InferenceError(
+                f"inference server: request {request_id} had no reply in {timeout} s "
+                f"({len(self._tasks)} in flight); raise inference.request_timeout_s or lower the load"
+            ) from None
+        except asyncio.CancelledError:
+            if task.cancelled() and self._state in ("failed", "stopped"):
+                raise InferenceError(self._unusable(f"request {request_id}")) from None
+            raise
+
+    async def generate_many(
+        self, requests: Sequence[tuple[str, ArrayLike, int, SignalRange, SamplingSpec]]
+    ) -> list[Candidate | Exception]:
+        """Several replies by one call; a request that fails gives its exception, the others their Candidates."""
+        replies = await asyncio.gather(*(self.generate(*request) for request in requests), return_exceptions=True)
+        return [reply if isinstance(reply, (Candidate, Exception)) else InferenceError(repr(reply)) for reply in replies]
+
+    async def _reply(
+        self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec
+    ) -> Candidate:
+        await self._open.wait()
+        if self._state != "ready" or self._engine is None:
+            raise InferenceError(self._unusable(f"request {request_id}"))
+        prompt = np.asarray(prompt_ids, np.int64).tolist()
+        limit = self._settings.prompt_tokens + self._settings.response_tokens
+        if not prompt or len(prompt) + sampling.max_tokens > limit:
+            raise InferenceError(
+                f"request {request_id}: {len(prompt)} prompt tokens + {sampling.max_tokens} reply tokens must be "
+                f"between 1 and {limit} (inference.prompt_tokens + inference.response_tokens)"
+            )
+        name = f"{request_id}#{next(self._names)}"
+        version = self._version
+        final: RequestOutput | None = None
+        try:
+            # The salt keeps prefixes that older weights computed from being reused.
+            async for output in self._engine.generate(
+                {"prompt_token_ids": prompt, "cache_salt": f"v{version}"},
+                self._sampling_params(name, seed, signal_range, sampling),
+                name,
+            ):
+                final = output
+            if final is None or not final.outputs or final.outputs[0].finish_reason in (None, "abort", "error"):
+                raise InferenceError(f"request {request_id}: the engine gave no complete reply ({final!r})")
+            statistics = await self._collect(name, len(final.outputs[0].token_ids))
+        except BaseException as error:
+            self._dropped.append(name)
+            self._collect_soon()
+            if type(error).__name__ == "EngineDeadError":
+                await self._fail(f"the engine died: {error}")
+                raise InferenceError(self._unusable(f"request {request_id}")) from error
+            raise
+        if statistics is None:
+            raise InferenceError(f"request {request_id}: the engine kept no statistics of it")
+        self._served += 1
+        return candidate_of(final, statistics, self._text(final.outputs[0].token_ids), seed, version)
+
+    def _sampling_params(
+        self, name: str, seed: int, signal_range: SignalRange, sampling: SamplingSpec
+    ) -> SamplingParams:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        tti = self._tti
+        return SamplingParams(
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            top_k=sampling.top_k,
+            max_tokens=sampling.max_tokens,
+            seed=seed,
+            logprobs=0,
+            flat_logprobs=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            extra_args={
+                EXTRA_ARGS_KEY: {
+                    "id": name,
+                    "tti": sampling.tti and tti.enabled,
+                    "range": [
+                        signal_range.entropy_min,
+                        signal_range.entropy_max,
+                        signal_range.confidence_min,
+                        signal_range.confidence_max,
+                    ],
+                    "alpha": tti.alpha,
+                    "epsilon": tti.epsilon,
+                    "window": tti.window,
+                    "min_tokens": tti.min_tokens,
+                    "think_cap": tti.think_cap,
+                    "top_j": tti.top_j,
+                }
+            },
+        )
+
+    def _text(self, token_ids: Sequence[int]) -> str:
+        """The reply as text, markers included, without the end token; bytes that are no UTF-8 are replaced."""
+        tokens = list(token_ids)
+        if tokens and tokens[-1] == self._tokenizer.eos_token_id:
+            tokens.pop()
+        return str(
+            self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        )
+
+    def _unusable(self, what: str) -> str:
+        hint = "call start first" if self._state == "new" else "start another server"
+        return f"{what}: inference server is {self._state} ({self._reason or 'no reason given'}); {hint}"
+
+    # ---- statistics: one call collects all requests that finished meanwhile ----
+
+    async def _collect(self, name: str, count: int) -> dict[str, Any] | None:
+        done: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
+        self._finished.append((name, count, done))
+        self._collect_soon()
+        return await done
+
+    def _collect_soon(self) -> None:
+        if (self._collector is None or self._collector.done()) and self._engine is not None:
+            self._collector = asyncio.create_task(self._collect_all())
+
+    async def _collect_all(self) -> None:
+        while (self._finished or self._dropped) and self._engine is not None:
+            await asyncio.sleep(0)  # requests that finished in the same engine step come together
+            finished, self._finished = self._finished, []
+            dropped, self._dropped = self._dropped, []
+            try:
+                replies = await asyncio.wait_for(
+                    self._engine.collective_rpc("t2po_take", args=([f[:2] for f in finished], dropped)),
+                    self._settings.request_timeout_s,
+                )
+                for (_, _, done), statistics in zip(finished, replies[0], strict=True):
+                    if not done.done():
+                        done.set_result(statistics)
+            except Exception as error:
+                for _, _, done in finished:
+                    if not done.done():
+                        done.set_exception(InferenceError(f"inference server: statistics were not handed out: {error!r}"))
+
+    # ---- weights ----
+
+    async def update_weights(self, version: int, weights: dict[str, torch.Tensor]) -> UpdateReport:
+        """Makes `weights` live as `version`. Requests in flight stand still meanwhile and then go on with them.
+
+        A failure before the engine is touched leaves the server ready; a later one leaves it failed.
+        """
+        async with self._update_lock:
+            if self._state != "ready" or self._engine is None:
+                raise InferenceError(self._unusable(f"weight update to version {version}"))
+            if version <= self._version:
+                raise InferenceError(f"weight update: version {version} must be above the live one, {self._version}")
+            from actors.weight_transfer import write_weights
+
+            began = time.monotonic()
+            path, size = await asyncio.to_thread(write_weights, weights)
+            self._open.clear()
+            self._enter("updating")
+            try:
+                async with asyncio.timeout(self._settings.update_timeout_s):
+                    pause = await self._swap_weights(self._engine, path, version)
+            except BaseException as error:
+                live, timeout = self._version, self._settings.update_timeout_s
+                what = f"no answer in {timeout} s" if isinstance(error, TimeoutError) else repr(error)
+                await self._fail(f"weight update from version {live} to {version} broke half-way: {what}")
+                if isinstance(error, Exception):
+                    raise InferenceError(f"inference server: {self._reason}; start another server") from error
+                raise
+            finally:
+                path.unlink(missing_ok=True)
+            self._version = version
+            self._enter("ready")
+            self._open.set()
+            return UpdateReport(
+                version=version, bytes=size, seconds=time.monotonic() - began, pause_seconds=pause
+            )
+
+    async def _swap_weights(self, engine: AsyncLLM, path: Path, version: int) -> float:
+        """The engine's update protocol; returns how long decoding stood still."""
+        from vllm.distributed.weight_transfer.base import WeightTransferUpdateRequest
+
+        began = time.monotonic()
+        await engine.pause_generation(mode="keep", clear_cache=False)
+        await engine.start_weight_update()
+        await engine.update_weights(WeightTransferUpdateRequest(update_info={"path": str(path)}))
+        await engine.finish_weight_update(weight_version=str(version))
+        live = await engine.get_weight_version()
+        if live != str(version):
+            raise InferenceError(f"the engine reports version {live!r} after the update to {version}")
+        await engine.resume_generation()
+        return time.monotonic() - began
+
+
+def _end_processes(processes: list[psutil.Process]) -> None:
+    """Ends processes that this server started and that outlived the engine's own shutdown."""
+    _, alive = psutil.wait_procs(processes, timeout=STOP_TIMEOUT_S / 4)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S / 4)
