@@ -12,7 +12,8 @@ from __future__ import annotations
 from bisect import insort
 from collections import Counter, defaultdict
 
-from envs.alfworld.pddl import DataError, LightGoal, PlaceGoal, parse_problem
+from envs.alfworld.pddl import LightGoal, PlaceGoal, parse_problem
+from envs.data_folder import DataError
 
 WELCOME = "-= Welcome to TextWorld, ALFRED! =-\n\n"
 TASK_PREFIX = "Your task is to: "
@@ -82,12 +83,6 @@ class Game:
     Objects, receptacles and locations are numbered in the order of their ids, which is the order of every list
     the game prints.
     """
-
-    __slots__ = (
-        "task", "goal", "start", "objects", "receptacles", "object_type", "receptacle_type", "affords", "openable",
-        "location_of", "at_location", "accepts", "nested", "first_contents", "first_flags", "first_opened",
-        "first_places", "first_held", "go_commands", "goal_objects", "goal_receptacles",
-    )  # fmt: skip
 
     def __init__(self, problem: str, task: str) -> None:
         parsed = parse_problem(problem)
@@ -165,7 +160,7 @@ def _mapping(rows: set[tuple[str, ...]], predicate: str) -> dict[str, str]:
 class Engine:
     """One run of a `Game`. `reset` starts it, `step` plays a command, `admissible` lists what can be played."""
 
-    __slots__ = ("game", "here", "held", "opened", "contents", "flags", "places", "taken_from", "_moves", "_sorted")
+    __slots__ = ("_moves", "_sorted", "contents", "flags", "game", "held", "here", "opened", "places", "taken_from")
 
     def __init__(self, game: Game) -> None:
         self.game = game

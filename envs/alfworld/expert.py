@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 from itertools import permutations
 
 from envs.alfworld.engine import TASK_PREFIX, Engine
-from envs.alfworld.pddl import DataError, LightGoal
+from envs.alfworld.pddl import LightGoal
+from envs.data_folder import DataError
 
 _TREAT = {"isclean": ("clean", "sinkbasin"), "ishot": ("heat", "microwave"), "iscool": ("cool", "fridge")}
 _VERB_OF = {"clean": "clean", "hot": "heat", "heat": "heat", "cool": "cool"}
-_STATION = {verb: station for verb, station in _TREAT.values()}
+_STATION = dict(_TREAT.values())
 
 
 # ---------------------------------------------------------------- full knowledge
@@ -187,7 +188,7 @@ def read_task(sentence: str) -> Wish:
             treatment = _VERB_OF.get(part.get("treat") or "", "")
             count = 2 if part.get("two") else 1
             return Wish(part["target"], part.get("parent") or "", treatment, count, part.get("lamp") or "")
-    raise DataError(f"task sentence {sentence!r} is in none of the published wordings: the search expert cannot read it")
+    raise DataError(f"task sentence {sentence!r} has none of the published wordings: the search expert cannot read it")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,16 +10,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from envs.data_folder import DataError
+
 Form = str | list["Form"]
 Fact = tuple[str, ...]
 
 _TOKEN = re.compile(r"\(|\)|;[^\n]*|[^\s();]+")
 _STATE_FLAGS = frozenset({"isclean", "ishot", "iscool", "issliced"})
 _STATIC_FLAGS = frozenset({"cleanable", "heatable", "coolable", "sliceable"})
-
-
-class DataError(ValueError):
-    """Task data that cannot be used; the message names the file or game, what is wrong, and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +112,13 @@ def _read_goal(form: Form) -> Goal:
             return LightGoal(types[held], types[lamp])
     known = {"inreceptacle", "objecttype", "receptacletype", "="} | _STATE_FLAGS | _STATIC_FLAGS
     placed = sorted({(atom[1], atom[2]) for atom in atoms if atom[0] == "inreceptacle"})
-    if predicates <= known and placed and len({receptacle for _, receptacle in placed}) == 1:
+    distinct = len(placed) == 1 or "=" in predicates
+    if predicates <= known and placed and distinct and len({receptacle for _, receptacle in placed}) == 1:
         first, receptacle = placed[0]
         flags = [{a[0] for a in atoms if len(a) == 2 and a[1] == o} for o, _ in placed]
         same_type = len({types.get(o) for o, _ in placed}) == 1
         if first in types and receptacle in types and same_type and all(each == flags[0] for each in flags):
-            if len(placed) == 1 or "=" in predicates:
-                return PlaceGoal(types[first], types[receptacle], frozenset(flags[0]), len(placed))
+            return PlaceGoal(types[first], types[receptacle], frozenset(flags[0]), len(placed))
     raise DataError(
         f"PDDL :goal uses {sorted(predicates)}: only place, clean/heat/cool and place, place two, and look at in light "
         "can be judged; leave this game out (official runs skip 'movable' and 'Sliced' games too)"

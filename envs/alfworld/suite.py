@@ -19,9 +19,9 @@ from pathlib import Path
 
 from envs.alfworld.engine import Engine, Game
 from envs.alfworld.expert import SearchExpert, plan
-from envs.alfworld.floorplans import ROOM_KINDS, room_kind, train_scenes, unseen_scenes
+from envs.alfworld.floorplans import ROOM_KINDS, train_scenes, unseen_scenes
 from envs.alfworld.generator import GameData, NoSuchGame, generate_game, possible_task_types
-from envs.alfworld.pddl import DataError
+from envs.data_folder import DataError
 
 SUITE_FILE = Path(__file__).parent / "data" / "suite.jsonl.xz"
 PANEL_SIZES = {"train": 2560, "seen": 140, "unseen": 256}
@@ -72,9 +72,7 @@ def _draw(panel: str, rng: random.Random, seen: set[str]) -> GameData:
     while True:
         task_type = _weighted(rng)
         scenes_of = unseen_scenes if panel == "unseen" else train_scenes
-        rooms = [
-            rooms for kind in ROOM_KINDS if (rooms := [s for s in scenes_of(kind) if task_type in _possible(s)])
-        ]
+        rooms = [rooms for kind in ROOM_KINDS if (rooms := [s for s in scenes_of(kind) if task_type in _possible(s)])]
         room = rooms[int(rng.random() * len(rooms))]
         scene = room[int(rng.random() * len(room))]
         most = _RECEPTACLES[int(rng.random() * len(_RECEPTACLES))]
@@ -133,4 +131,3 @@ if __name__ == "__main__":
     text = encode_suite(generate_suite())
     SUITE_FILE.write_bytes(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME))
     print(f"{SUITE_FILE.name}: {len(text.splitlines())} games, hash {suite_hash(text)}")
-    print({kind: sum(room_kind(json.loads(line)["scene"]) == kind for line in text.splitlines()) for kind in ROOM_KINDS})

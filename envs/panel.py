@@ -1,0 +1,80 @@
+"""Panels: named, ordered, content-hashed lists of tasks, and the check that two of them share nothing.
+
+Owns: `Panel`, `load_panel`, `check_disjoint`, `find_task`. Called by the controller, the CLI and evaluation.
+Must not know: how an environment plays a task.
+
+The hash is taken over what the tasks contain, never over file names, folder order or Python's hashes, so it
+is the same on every machine, and two panels with one hash are the same examination.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.data_folder import DataError
+from envs.records import Task
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """`tasks` in panel order; `digests` the content hash of each task; `hash` the hash of them all."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    hash: str
+    digests: tuple[str, ...]
+
+
+def make_panel(env: str, name: str, rows: list[tuple[str, str, str]]) -> Panel:
+    """A panel from (task id, kind, content digest) rows in panel order."""
+    if not rows:
+        raise DataError(f"panel {name!r} of {env} is empty: nothing could be trained or measured on it")
+    seen: dict[str, str] = {}
+    for task_id, _, _ in rows:
+        if task_id in seen:
+            raise DataError(f"panel {name!r} of {env}: task id {task_id} occurs twice; the data is damaged")
+        seen[task_id] = task_id
+    whole = hashlib.blake2b(f"{env}\n".encode(), digest_size=16)
+    for task_id, _, digest in rows:
+        whole.update(f"{task_id}\n{digest}\n".encode())
+    tasks = tuple(
+        Task(env=env, panel=name, index=index, id=task_id, kind=kind) for index, (task_id, kind, _) in enumerate(rows)
+    )
+    return Panel(name, tasks, whole.hexdigest(), tuple(digest for _, _, digest in rows))
+
+
+def load_panel(env_name: str, panel_name: str, data_dir: Path | None = None) -> Panel:
+    """The panel of this name; `data_dir` is where fetched data lies (default: T2PO_DATA). Raises DataError."""
+    if env_name != "alfworld":
+        raise DataError(f"environment {env_name!r} has no panels: use alfworld")
+    from envs.alfworld.games import panel_games
+
+    rows = [(game.id, game.kind, game.digest) for game in panel_games(panel_name, data_dir)]
+    return make_panel(env_name, panel_name, rows)
+
+
+def check_disjoint(*panels: Panel) -> None:
+    """Raise DataError when a task's content occurs in two of the panels, or twice in one; the message names it."""
+    owner: dict[str, tuple[str, str]] = {}
+    for panel in panels:
+        for task, digest in zip(panel.tasks, panel.digests, strict=True):
+            if digest in owner:
+                other, other_id = owner[digest]
+                raise DataError(
+                    f"task {task.id} of panel {panel.name!r} has the content of task {other_id} of panel {other!r}: "
+                    "remove one of the two, or the evaluation would measure memory"
+                )
+            owner[digest] = (panel.name, task.id)
+
+
+def find_task(panel: Panel, task_id: str) -> Task:
+    """The task of this id. The split folder in front of an official id may be left out."""
+    for task in panel.tasks:
+        if task.id == task_id:
+            return task
+    found = [task for task in panel.tasks if task.id.endswith(f"/{task_id.strip('/')}")]
+    if len(found) == 1:
+        return found[0]
+    raise DataError(f"panel {panel.name!r} has no task {task_id!r}: its first is {panel.tasks[0].id!r}")
