@@ -43,26 +43,34 @@ def _stretches(text: str, names: re.Pattern[str]) -> Iterable[tuple[bool, str]]:
 
 
 def train_tokenizer(
-    texts: Sequence[str], words: Iterable[str], num_merges: int = 256, min_count: int = 20, max_phrases: int = 400
+    messages: Sequence[str],
+    replies: Sequence[str],
+    words: Iterable[str],
+    num_merges: int = 256,
+    min_count: int = 20,
+    max_phrases: int = 400,
 ) -> PreTrainedTokenizerFast:
-    """A tokenizer for `texts` (prompts and replies); `words` are bare names that get a token of their own.
+    """A tokenizer for `messages` and `replies`; `words` are bare names that get a token of their own.
 
+    Phrases come from the messages alone: a thought is spelled word by word, as a policy thinks it.
     Deterministic: ties in counts are broken by the text itself.
     """
     bare = sorted(set(words), key=lambda word: (-len(word), word))
     names = re.compile(_ENTITY.pattern + "|" + r"\b(?:" + "|".join(map(re.escape, bare)) + r")\b")
     entities: Counter[str] = Counter()
     phrases: Counter[str] = Counter()
-    for text in texts:
-        for is_name, piece in _stretches(text, names):
-            (entities if is_name else phrases)[piece] += 1
+    spelled: Counter[str] = Counter()
+    for texts, stretches in ((messages, phrases), (replies, spelled)):
+        for text in texts:
+            for is_name, piece in _stretches(text, names):
+                (entities if is_name else stretches)[piece] += 1
     kept = sorted(((-count, piece) for piece, count in phrases.items() if count >= min_count and len(piece) > 1))
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        phrases.keys(),
+        [*phrases.keys(), *spelled.elements()],
         trainers.BpeTrainer(
             vocab_size=1 + len(alphabet) + num_merges,
             special_tokens=[END],
@@ -73,7 +81,9 @@ def train_tokenizer(
     tokenizer.add_tokens([AddedToken(marker, normalized=False) for marker in MARKERS])
     tokenizer.add_tokens([AddedToken(piece, normalized=False) for _, piece in kept[:max_phrases]])
     tokenizer.add_tokens([AddedToken(name, normalized=False, single_word=True) for name in sorted(entities)])
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=END, clean_up_tokenization_spaces=False)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token=END, pad_token=END, clean_up_tokenization_spaces=False
+    )
     fast.chat_template = CHAT_TEMPLATE
     return fast
 

@@ -13,39 +13,13 @@ last, and thoughts restate and re-check. That is the hesitation that T2PO remove
 from __future__ import annotations
 
 import random
-import re
-from dataclasses import dataclass
 
-_PROCESS = {
-    "pick_clean_then_place_in_recep": ("clean", "sinkbasin"),
-    "pick_heat_then_place_in_recep": ("heat", "microwave"),
-    "pick_cool_then_place_in_recep": ("cool", "fridge"),
-}
-_NAME = re.compile(r"([a-z]+) (\d+)")
+from envs.alfworld.expert import Wish
+from envs.alfworld.floorplans import tables
+
+_STATION = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
 HESITATION_LASTS = 0.5
 """Probability that a hesitating turn is followed by another one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Goal:
-    """What the task asks for, by type: `target` object, `parent` receptacle ("" for look_at), `process` verb or ""."""
-
-    task_type: str
-    target: str
-    parent: str
-    process: str
-    station: str
-
-    @classmethod
-    def of(cls, task_type: str, object_target: str, parent_target: str) -> Goal:
-        process, station = _PROCESS.get(task_type, ("", ""))
-        return cls(
-            task_type=task_type,
-            target=object_target.lower(),
-            parent=parent_target.lower(),
-            process=process,
-            station=station,
-        )
 
 
 def _kind(name: str) -> str:
@@ -55,8 +29,8 @@ def _kind(name: str) -> str:
 class Demonstrator:
     """Plays one game. `decide` gives the next command and the thought that leads to it."""
 
-    def __init__(self, goal: Goal, rng: random.Random, detour_rate: float) -> None:
-        self.goal = goal
+    def __init__(self, wish: Wish, rng: random.Random, detour_rate: float) -> None:
+        self.wish = wish
         self.rng = rng
         self.detour_rate = detour_rate
         self.here = ""
@@ -84,43 +58,47 @@ class Demonstrator:
             self.processed = False
         elif command.startswith("move "):
             self.holding = ""
-        elif self.goal.process and command.startswith(self.goal.process + " "):
+        elif self.wish.treatment and command.startswith(self.wish.treatment + " "):
             self.processed = True
 
     def _advance(self, observation: str, admissible: list[str]) -> tuple[str, str]:
         """The command that a sweeping agent gives here, and the kind of plan behind it."""
-        goal = self.goal
-        if self.holding and _kind(self.holding) != goal.target:
+        wish = self.wish
+        if self.holding and _kind(self.holding) != wish.target:
             for command in admissible:
                 if command.startswith("move "):
                     return command, "drop"
-        if _kind(self.holding) == goal.target:
-            if goal.process and not self.processed:
+        if _kind(self.holding) == wish.target:
+            if wish.treatment and not self.processed:
                 for command in admissible:
-                    if command.startswith(goal.process + " "):
+                    if command.startswith(wish.treatment + " "):
                         return command, "process"
-                return self._go(goal.station, admissible), "carry"
-            if not goal.parent:
+                return self._go(_STATION[wish.treatment], admissible), "carry"
+            if not wish.parent:
                 for command in admissible:
                     if command.startswith("use "):
                         return command, "use"
                 return self._open_or_sweep(admissible), "lamp"
-            if _kind(self.here) == goal.parent:
+            if _kind(self.here) == wish.parent:
                 for command in admissible:
                     if command.startswith("move "):
                         return command, "place"
                 for command in admissible:
                     if command == f"open {self.here}":
                         return command, "open"
-            return self._go(goal.parent, admissible), "carry"
-        if not self.holding and (not goal.parent or _kind(self.here) != goal.parent):
+            return self._go(wish.parent, admissible), "carry"
+        if not self.holding and not self._settled():
             for command in admissible:
-                if command.startswith(f"take {goal.target} "):
+                if command.startswith(f"take {wish.target} "):
                     return command, "take"
         return self._open_or_sweep(admissible), "search"
 
+    def _settled(self) -> bool:
+        """Whether what lies here may stay: it is where the goal wants it, as far as can be seen."""
+        return bool(self.wish.parent) and _kind(self.here) == self.wish.parent and not self.wish.treatment
+
     def _open_or_sweep(self, admissible: list[str]) -> str:
-        if f"open {self.here}" in admissible and not (self.goal.parent and _kind(self.here) == self.goal.parent):
+        if f"open {self.here}" in admissible and not self._settled():
             return f"open {self.here}"
         places = [command[6:] for command in admissible if command.startswith("go to ")]
         after = [place for place in places if place > self.here]
@@ -150,17 +128,17 @@ class Demonstrator:
 
     def _phrase(self, command: str, plan: str, observation: str) -> str:
         """A thought: what is wanted, the decision, and now and then a restatement that adds nothing."""
-        goal, rng = self.goal, self.rng
+        wish, rng = self.wish, self.rng
         place = command[6:] if command.startswith("go to ") else self.here
         wanted = {
-            "search": f"i need a {goal.target}.",
-            "take": f"here is the {goal.target}.",
-            "carry": f"i have the {goal.target}.",
-            "lamp": f"i have the {goal.target}. i need a desklamp.",
-            "use": "here is the desklamp.",
-            "process": f"i can {goal.process} the {goal.target}.",
-            "place": f"i am at the {goal.parent}.",
-            "open": f"the {goal.parent} is closed.",
+            "search": f"i need a {wish.target}.",
+            "take": f"here is the {wish.target}.",
+            "carry": f"i have the {wish.target}.",
+            "lamp": f"i have the {wish.target}. i need a {wish.lamp}.",
+            "use": f"here is the {wish.lamp}.",
+            "process": f"i can {wish.treatment} the {wish.target}.",
+            "place": f"i am at the {wish.parent}.",
+            "open": f"the {wish.parent} is closed.",
             "drop": f"i do not need the {_kind(self.holding)}." if self.holding else "",
         }[plan]
         decision = f"next: go to {place}." if command.startswith("go to ") else f"next: {command}."
@@ -174,3 +152,9 @@ class Demonstrator:
         while rng.random() < 0.45 and restatements:
             thought += " " + restatements.pop(rng.randrange(len(restatements)))
         return thought
+
+
+def type_names() -> list[str]:
+    """Every receptacle and object type as observations spell it: words that deserve a token of their own."""
+    holds = tables().can_contain
+    return sorted({kind.lower() for kind in holds} | {kind.lower() for inside in holds.values() for kind in inside})
