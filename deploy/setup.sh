@@ -78,7 +78,7 @@ pip_install() {
     local why="see .venv/setup.log"
     if [ "$rc" -eq 124 ]; then why="no end after $deadline s: the registry is slow"
     elif tail -40 "$log" | grep -q 'No space left'; then why="the disk is full: free $need GB"
-    elif tail -40 "$log" | grep -qE 'Max retries|ConnectionError|NewConnection|NameResolution|ProxyError|timed out'; then
+    elif tail -40 "$log" | grep -qE 'Max retries|ConnectionError|NewConnection|NameResolution|ProxyError|timed out|versions: none'; then
         why="the package registry cannot be reached: check the network and pip's settings (pip config list)"
     elif tail -40 "$log" | grep -q 'No matching distribution'; then
         why="the registry does not offer it: $(grep 'No matching' "$log" | tail -1 | sed 's/^ERROR: //')"

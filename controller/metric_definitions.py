@@ -1,0 +1,72 @@
+"""What each metric means: name, unit, sentence.
+
+Owns: the table that the Prometheus help texts, the live view and docs are made from. Called by
+`controller.metrics`, `controller.metrics_endpoint` and `controller.live_view`. Must not know: how a metric
+is computed or where it goes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`counts` True: a step's value is added to a total; otherwise the last value stands."""
+
+    name: str
+    unit: str
+    sentence: str
+    counts: bool = False
+
+
+_TABLE = (
+    # what the policy achieves
+    Metric("success", "share", "Share of the step's trajectories that reached the goal."),
+    Metric("success_moving", "share", "Success, mean over the last steps."),
+    Metric("reward", "reward", "Mean total reward of a trajectory."),
+    Metric("turns", "turns", "Mean turns of a trajectory."),
+    Metric("trajectory_tokens", "tokens", "Mean reply tokens of a trajectory, accepted turns only."),
+    Metric("invalid", "share", "Share of turns whose reply is badly formed or names an action that is not admissible."),
+    Metric("format_invalid", "share", "Share of turns whose reply is badly formed."),
+    # the signal and the two interventions
+    Metric("entropy", "nats", "Mean entropy of the next-token distribution over sampled tokens."),
+    Metric("uncertainty", "", "Mean M over sampled tokens; high is uncertain."),
+    Metric("phi", "", "Mean Φ of accepted turns: the geometric mean of M over a turn."),
+    Metric("think_tokens", "tokens", "Mean thinking tokens of a turn."),
+    Metric("forced_share", "share", "Share of accepted turns whose thought was ended by force."),
+    Metric("forced_by_cap", "share", "Share of accepted turns whose thought was ended at the hard cap."),
+    Metric("interventions", "per turn", "Forced ends of thought a turn, candidates that were thrown away included."),
+    Metric("resamples", "per turn", "Candidates thrown away a turn."),
+    Metric("rejected_tokens", "per turn", "Tokens of the candidates thrown away a turn."),
+    # the update
+    Metric("loss", "", "Policy loss, mean over the step's tokens."),
+    Metric("mismatch_kl", "nats", "KL between the engine's and the learner's log-probabilities at the same weights."),
+    Metric("kl", "nats", "KL of the policy to the one that sampled the tokens."),
+    Metric("grad_norm", "", "Global gradient norm before clipping."),
+    Metric("lr", "", "Learning rate of the step."),
+    Metric("clip_share", "share", "Share of tokens whose ratio was clipped."),
+    Metric("skipped_steps", "steps", "Optimizer steps skipped because the gradient was not finite.", counts=True),
+    # flow
+    Metric("staleness", "steps", "Mean optimizer steps between sampling a turn and training on it."),
+    Metric("staleness_max", "steps", "Largest staleness of a turn in the step."),
+    Metric("tokens_per_s", "tokens/s", "Reply tokens sampled a second over the step."),
+    Metric("busy_generation", "share", "Share of the step's time in which replies were being generated."),
+    Metric("busy_learner", "share", "Share of the step's time in which the learner was updating."),
+    Metric("busy_weights", "share", "Share of the step's time in which new weights were being sent."),
+    Metric("busy_idle", "share", "Share of the step's time in which none of these was going on."),
+    Metric("queue_depth", "groups", "Groups in the replay queue."),
+    Metric("step_s", "s", "Wall time of the step."),
+    Metric("eta_s", "s", "Estimated time until the last step."),
+    # totals
+    Metric("trajectories", "trajectories", "Trajectories trained on.", counts=True),
+    Metric("accepted_turns", "turns", "Turns trained on.", counts=True),
+    Metric("sampled_tokens", "tokens", "Reply tokens sampled, thrown-away candidates included.", counts=True),
+)
+
+METRICS = {metric.name: metric for metric in _TABLE}
+
+
+def definition(name: str) -> Metric:
+    """The metric of this name; an unknown one is passed on under a general sentence."""
+    return METRICS.get(name) or Metric(name, "", f"{name}, as its part reported it.")
