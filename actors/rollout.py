@@ -172,7 +172,8 @@ async def _play(
     pairs = [(turn.observation, turn.action) for turn in turns[-settings.env.memory :]] if settings.env.memory else []
 
     def render(count: int) -> str:
-        return render_message(settings.env.prompt, game.goal, pairs[len(pairs) - count :], observation, admissible)
+        history = pairs[len(pairs) - count :]
+        return render_message(settings.env.prompt, game.goal, history, observation, admissible, len(turns))
 
     prompt_ids = fit_prompt(tokenizer, render, len(pairs), settings.prompt_tokens)
     last = turns[-1].accepted if turns else None
@@ -188,7 +189,7 @@ async def _play(
         )
     )
     parsed = parse_reply(reply.accepted.text)
-    action = (parsed.action or "").encode("utf-8", "replace").decode("utf-8")
+    action = parsed.action.encode("utf-8", "replace").decode("utf-8")
     answer, reward, terminated, truncated, after = await game.step(action)
     if not math.isfinite(reward):
         raise EnvFailure(f"task {game.spec.task.id}, turn {len(turns)}: reward {reward} is not a finite number")

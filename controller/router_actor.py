@@ -52,8 +52,9 @@ class RouterActor:
     async def live(self, trajectory_id: str) -> tuple[Turn, ...]:
         return self._router.live(trajectory_id)
 
-    async def forget(self, trajectory_id: str) -> None:
-        self._router.forget(trajectory_id)
+    async def forget(self, trajectory_ids: list[str]) -> None:
+        for trajectory_id in trajectory_ids:
+            self._router.forget(trajectory_id)
 
     async def status(self) -> dict[str, Any]:
         return {**self._router.status(), "pid": os.getpid()}

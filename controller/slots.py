@@ -34,6 +34,11 @@ class GroupSlots:
         return max(0, self.capacity - len(self._issued_at) - len(self._consumed))
 
     @property
+    def next_index(self) -> int:
+        """The group that `take` would issue: the panel cursor of the run."""
+        return self._next
+
+    @property
     def held(self) -> int:
         """Groups issued and not yet consumed."""
         return len(self._issued_at)

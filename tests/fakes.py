@@ -14,7 +14,6 @@ import numpy as np
 
 from envs.records import Candidate, SignalRange, Task, Trajectory, TrajectoryGroup, Turn, TurnReply, TurnRequest
 
-
 RIGHT = "<think>go</think><action>right</action>"
 
 

@@ -1,0 +1,284 @@
+"""The actors of one run on this machine: created together, watched, replaced when they die, ended together.
+
+Owns: Ray's session, every actor handle, the restart budgets. Called by `controller.train` and
+`controller.evaluate`. Must not know: groups, the queue, checkpoints, or what is trained.
+
+Who restarts whom: an environment actor and an inference actor are replaced here (`watch`, or at once when
+a caller reports a death); the router is restarted by Ray and told again which servers there are; a dead
+learner ends the run, because its state can only come from a checkpoint.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from actors.rollout import PlaySettings
+from controller.config import RunConfig
+from controller.deadline import DeadlineError, bounded
+from controller.ray_session import RaySession
+from controller.router import RouterSettings
+
+logger = logging.getLogger(__name__)
+
+ACTOR_START_TIMEOUT_S = 120.0
+"""Longest wait for an actor that loads no model."""
+
+PING_EVERY_S = 2.0
+PING_TIMEOUT_S = 60.0
+"""An actor that answers nothing for so long is taken for frozen, killed and replaced."""
+
+MAX_RESTARTS = 5
+"""Restarts of one part in a run; one more death ends the run with its cause."""
+
+
+class PartLost(RuntimeError):
+    """A part of the run died and cannot be replaced; the message names part and cause."""
+
+
+class Cluster:
+    """`start`, use the handles, `stop`. All methods are called from one event loop."""
+
+    def __init__(self, config: RunConfig, policy: Path, *, run_folder: Path | None, with_learner: bool) -> None:
+        self.config = config
+        self.policy = policy
+        self.inference: dict[str, Any] = {}
+        self.env: list[Any] = []
+        self.router: Any = None
+        self.learner: Any = None
+        self.restarts: Counter[str] = Counter()
+        self.status: dict[str, dict[str, Any]] = {}
+        self._with_learner = with_learner
+        self._session = RaySession(run_folder)
+        self._weights: tuple[int, Any] | None = None
+        self._reviving: dict[str, asyncio.Lock] = {}
+        self._router_pid: int | None = None
+
+    async def start(self) -> None:
+        """Brings every part up at the same time. Raises with the part's name when one of them fails."""
+        await asyncio.to_thread(self._session.start)
+        from actors.env_actor import EnvActor  # noqa: F401 - imported here: the classes need a running Ray
+        from controller.router_actor import RouterActor
+
+        names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
+        self.inference = {name: self._create_inference() for name in names}
+        self.router = RouterActor.remote(self.inference, self._router_settings())
+        self.env = [self._create_env() for _ in range(self.config.rollout.num_env_actors)]
+        starts = [self._start_inference(name) for name in names]
+        starts += [self._start_env(index) for index in range(len(self.env))]
+        starts.append(self._start_router())
+        if self._with_learner:
+            starts.append(self._start_learner())
+        async with asyncio.TaskGroup() as group:
+            for start in starts:
+                group.create_task(start)
+        self._session.watch_processes()
+
+    def _router_settings(self) -> RouterSettings:
+        from actors.inference import SamplingSpec
+
+        config = self.config
+        sampling = {
+            "train": SamplingSpec(
+                temperature=1.0,
+                top_p=1.0,
+                top_k=0,
+                max_tokens=config.inference.response_tokens,
+                tti=config.tti.enabled,
+            ),
+            "eval": SamplingSpec(
+                temperature=config.eval.temperature,
+                top_p=config.eval.top_p,
+                top_k=config.eval.top_k,
+                max_tokens=config.inference.response_tokens,
+                tti=config.tti.enabled and config.eval.interventions,
+            ),
+        }
+        return RouterSettings(
+            run_seed=config.seed,
+            tds=config.tds,
+            sampling=sampling,
+            tds_in_eval=config.eval.interventions,
+            request_timeout_s=config.inference.request_timeout_s,
+            turn_timeout_s=self._turn_timeout_s,
+        )
+
+    @property
+    def _turn_timeout_s(self) -> float:
+        """A turn survives the restart of its server."""
+        return self.config.inference.request_timeout_s + self.config.inference.start_timeout_s
+
+    def _create_inference(self) -> Any:
+        from actors.inference_actor import InferenceActor
+
+        return InferenceActor.options(num_cpus=0).remote()
+
+    async def _start_inference(self, name: str) -> None:
+        config = self.config
+        call = self.inference[name].start.remote(str(self.policy), config.inference, config.tti, config.seed)
+        await self._up(name, call, config.inference.start_timeout_s)
+
+    def _create_env(self) -> Any:
+        from actors.env_actor import EnvActor
+
+        config = self.config
+        settings = PlaySettings(
+            env=config.env,
+            prompt_tokens=config.inference.prompt_tokens,
+            env_step_timeout_s=config.rollout.env_step_timeout_s,
+        )
+        return EnvActor.remote(settings, str(self.policy), self.router, self._turn_timeout_s + 30.0)
+
+    async def _start_env(self, index: int) -> None:
+        await self._up(f"env-{index}", self.env[index].status.remote(), ACTOR_START_TIMEOUT_S)
+
+    async def _start_router(self) -> None:
+        await self._up("router", self.router.status.remote(), ACTOR_START_TIMEOUT_S)
+
+    async def _start_learner(self) -> None:
+        from learner.learner_actor import LearnerActor
+
+        config = self.config
+        self.learner = LearnerActor.remote(str(self.policy), config.learner, config.advantage, config.seed)
+        await self._up("learner", self.learner.status.remote(), config.inference.start_timeout_s)
+
+    async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
+        started = time.monotonic()
+        try:
+            await bounded(call, timeout_s, f"{name}: starting")
+        except DeadlineError:
+            raise
+        except Exception as error:  # the boundary that stops: the part's name is added to whatever it died of
+            raise PartLost(f"{name} did not start: {_cause(error)}") from error
+        logger.info("%s is up after %.1f s", name, time.monotonic() - started)
+
+    async def publish(self, version: int, weights: Any) -> dict[str, Any]:
+        """Makes `weights` (a Ray reference) live under `version` on every inference server; their reports by name."""
+        self._weights = (version, weights)
+        names = list(self.inference)
+        reports = await asyncio.gather(*(self._publish_to(name, version, weights) for name in names))
+        return dict(zip(names, reports, strict=True))
+
+    async def _publish_to(self, name: str, version: int, weights: Any) -> Any:
+        while True:
+            actor = self.inference[name]
+            try:
+                call = actor.update_weights.remote(version, weights)
+                return await bounded(call, self.config.inference.update_timeout_s, f"{name}: weight update {version}")
+            except Exception as error:  # the boundary that retries: a broken engine is replaced, within its budget
+                logger.warning("%s: weight update %d failed: %s", name, version, _cause(error))
+                await self.revive_inference(name, actor, _cause(error))
+
+    async def revive_inference(self, name: str, dead: Any, cause: str) -> None:
+        """Replaces an inference actor, with the newest weights. Does nothing when somebody else was faster."""
+
+        async def replace() -> None:
+            await bounded(self.router.replace_server.remote(name, None), PING_TIMEOUT_S, f"router: removing {name}")
+            self._kill(dead)
+            self.inference[name] = self._create_inference()
+            await self._start_inference(name)
+            if self._weights is not None:
+                version, weights = self._weights
+                call = self.inference[name].update_weights.remote(version, weights)
+                await bounded(call, self.config.inference.update_timeout_s, f"{name}: weights of version {version}")
+            call = self.router.replace_server.remote(name, self.inference[name])
+            await bounded(call, PING_TIMEOUT_S, f"router: adding {name}")
+
+        await self._revive(name, lambda: self.inference[name] is dead, replace, cause)
+
+    async def revive_env(self, index: int, dead: Any, cause: str) -> None:
+        """Replaces an environment actor; its trajectories are continued by whoever asked for them."""
+
+        async def replace() -> None:
+            self._kill(dead)
+            self.env[index] = self._create_env()
+            await self._start_env(index)
+
+        await self._revive(f"env-{index}", lambda: self.env[index] is dead, replace, cause)
+
+    async def _revive(
+        self, name: str, still_dead: Callable[[], bool], replace: Callable[[], Awaitable[None]], cause: str
+    ) -> None:
+        async with self._reviving.setdefault(name, asyncio.Lock()):
+            if not still_dead():
+                return
+            self.restarts[name] += 1
+            if self.restarts[name] > MAX_RESTARTS:
+                raise PartLost(f"{name} died {self.restarts[name]} times, the budget is {MAX_RESTARTS}; last: {cause}")
+            logger.warning("%s is replaced (%d of %d): %s", name, self.restarts[name], MAX_RESTARTS, cause)
+            await replace()
+            self._session.watch_processes()
+
+    async def watch(self) -> None:
+        """Pings every part until cancelled; replaces the dead ones. Runs beside the loop."""
+        while True:
+            checks = [self._check_inference(name) for name in self.inference]
+            checks += [self._check_env(index) for index in range(len(self.env))]
+            await asyncio.gather(*checks, self._check_router())
+            self._session.watch_processes()
+            await asyncio.sleep(PING_EVERY_S)
+
+    async def _check_inference(self, name: str) -> None:
+        actor = self.inference[name]
+        try:
+            status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
+        except Exception as error:  # the boundary that restarts
+            await self.revive_inference(name, actor, _cause(error))
+            return
+        self.status[name] = status
+        if status["state"] in ("failed", "stopped"):
+            await self.revive_inference(name, actor, f"{status['state']}: {status['reason']}")
+
+    async def _check_env(self, index: int) -> None:
+        actor = self.env[index]
+        try:
+            self.status[f"env-{index}"] = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"env-{index}: status")
+        except Exception as error:  # the boundary that restarts
+            await self.revive_env(index, actor, _cause(error))
+
+    async def _check_router(self) -> None:
+        """Ray restarts the router with the servers of its creation; it has to be told of later ones."""
+        try:
+            status = await bounded(self.router.status.remote(), PING_TIMEOUT_S, "router: status")
+        except DeadlineError:
+            self._kill(self.router, no_restart=False)
+            return
+        except Exception as error:  # the boundary that restarts: Ray does it, within the same budget as ours
+            self.restarts["router"] += 1
+            if self.restarts["router"] > MAX_RESTARTS * 10:
+                raise PartLost(f"router: {_cause(error)}") from error
+            return
+        if self._router_pid not in (None, status["pid"]):
+            logger.warning("router was restarted")
+            for name, actor in self.inference.items():
+                await bounded(self.router.replace_server.remote(name, actor), PING_TIMEOUT_S, f"router: adding {name}")
+        self._router_pid = status["pid"]
+        self.status["router"] = status
+
+    @staticmethod
+    def _kill(actor: Any, *, no_restart: bool = True) -> None:
+        import ray
+
+        ray.kill(actor, no_restart=no_restart)
+
+    async def stop(self) -> None:
+        """Ends every part; no process is left. Engines get a moment to end by themselves."""
+        stops = [actor.stop.remote() for actor in self.inference.values()]
+        for name, call in zip(self.inference, stops, strict=True):
+            try:
+                await bounded(call, 10.0, f"{name}: stopping")
+            except Exception as error:  # the boundary that stops: what does not end by itself is killed below
+                logger.info("%s", _cause(error))
+        await asyncio.to_thread(self._session.stop)
+
+
+def _cause(error: BaseException) -> str:
+    """What an actor died of, in one line: Ray's own wrapping left out."""
+    inner = getattr(error, "cause", None) or error
+    lines = [line for line in str(inner).strip().splitlines() if line.strip()]
+    return f"{type(inner).__name__}: {lines[-1].strip() if lines else ''}"

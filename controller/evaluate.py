@@ -1,0 +1,143 @@
+"""Evaluation: plays every task of a panel once and says how often the policy succeeds, and how sure that is.
+
+Owns: what is played, the summary, its wording and its file. Called by `controller.train` (before, after
+and during a run) and by the CLI (`t2po eval RUN --panel P`). Must not know: training.
+
+The bare policy is measured: TTI and TDS are off unless `eval.interventions` is set. Sampling seeds follow
+from the run's seed and the task, so two evaluations of the same weights differ only by what the engine
+rounds differently, and evaluations of different weights share their random numbers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from actors.rollout import TrajectorySpec
+from controller.config import RunConfig
+from controller.interval import wilson_interval
+from controller.player import Player
+from envs.records import Task, Trajectory
+
+LIVE_PER_SEQUENCE = 1.5
+"""Trajectories under way for each sequence that the engines decode: some of them are always in their environment."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """Success on a panel. `by_kind`: task type -> (won, played); turns and tokens are means a trajectory."""
+
+    panel: str
+    panel_hash: str
+    version: int
+    seed: int
+    interventions: bool
+    won: int
+    played: int
+    by_kind: dict[str, tuple[int, int]]
+    turns: float
+    tokens: float
+    invalid_share: float
+    duration_s: float
+
+    @property
+    def success(self) -> float:
+        return self.won / self.played if self.played else 0.0
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson_interval(self.won, self.played)
+
+
+def summarise(
+    trajectories: Sequence[Trajectory],
+    *,
+    panel: str,
+    panel_hash: str,
+    version: int,
+    seed: int,
+    interventions: bool,
+    duration_s: float,
+) -> EvalResult:
+    """Trajectories -> EvalResult."""
+    by_kind: dict[str, tuple[int, int]] = {}
+    for trajectory in sorted(trajectories, key=lambda one: one.task.kind):
+        won, played = by_kind.get(trajectory.task.kind, (0, 0))
+        by_kind[trajectory.task.kind] = (won + trajectory.won, played + 1)
+    turns = [turn for trajectory in trajectories for turn in trajectory.turns]
+    count = max(1, len(trajectories))
+    return EvalResult(
+        panel=panel,
+        panel_hash=panel_hash,
+        version=version,
+        seed=seed,
+        interventions=interventions,
+        won=sum(trajectory.won for trajectory in trajectories),
+        played=len(trajectories),
+        by_kind=by_kind,
+        turns=len(turns) / count,
+        tokens=sum(len(turn.accepted.token_ids) for turn in turns) / count,
+        invalid_share=sum(not turn.format_valid for turn in turns) / max(1, len(turns)),
+        duration_s=duration_s,
+    )
+
+
+def lines_of(result: EvalResult, label: str) -> list[str]:
+    """The result for a person: the total first, then one line a task type."""
+    low, high = result.interval
+    lines = [
+        f"{label}: {result.panel} {result.success:.1%} [{low:.1%}, {high:.1%}] "
+        f"({result.won}/{result.played} tasks, {result.turns:.1f} turns, {result.tokens:.0f} tokens, "
+        f"{result.invalid_share:.1%} invalid turns, {result.duration_s:.0f} s)"
+    ]
+    for kind, (won, played) in result.by_kind.items():
+        low, high = wilson_interval(won, played)
+        lines.append(f"  {kind:<40} {won / played:6.1%} [{low:.1%}, {high:.1%}] ({won}/{played})")
+    return lines
+
+
+def write_result(result: EvalResult, folder: Path, label: str) -> Path:
+    """One JSON file an evaluation, named for panel, version and label."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{result.panel}-v{result.version:06d}-{label}.json"
+    low, high = result.interval
+    row = {**asdict(result), "label": label, "success": result.success, "interval": [low, high], "time": time.time()}
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(row, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+async def evaluate(
+    player: Player, tasks: Iterable[Task], config: RunConfig, *, panel: str, panel_hash: str, version: int, run_id: str
+) -> EvalResult:
+    """Plays every task once, as many side by side as the engines can use."""
+    started = time.monotonic()
+    live = asyncio.Semaphore(
+        max(1, int(LIVE_PER_SEQUENCE * config.inference.max_num_seqs * config.inference.num_servers))
+    )
+
+    async def play(task: Task) -> Trajectory:
+        name = f"{run_id}-eval-{panel}-v{version}-t{task.index}"
+        spec = TrajectorySpec(
+            run_id=run_id, group_id=name, group_index=-1, task=task, sibling=0, attempt=0, sampling="eval"
+        )
+        async with live:
+            trajectory = await player.play(spec)
+            player.forget((trajectory,))
+            return trajectory
+
+    trajectories = await asyncio.gather(*(play(task) for task in tasks))
+    return summarise(
+        trajectories,
+        panel=panel,
+        panel_hash=panel_hash,
+        version=version,
+        seed=config.seed,
+        interventions=config.eval.interventions,
+        duration_s=time.monotonic() - started,
+    )

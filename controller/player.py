@@ -1,0 +1,104 @@
+"""Playing trajectories: hands specs to environment actors and sees each one through to its end.
+
+Owns: the choice of the environment actor, attempts, replay after a death, the counts of what failed and
+why. Called by `controller.generation` and `controller.evaluate`. Must not know: groups, the queue, training.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+
+from actors.rollout import EnvTimeout, ReplayMismatch, TrajectorySpec
+from controller.cluster import Cluster
+from controller.deadline import DeadlineError, bounded
+from envs.records import Trajectory, Turn
+
+logger = logging.getLogger(__name__)
+
+ROUTER_TIMEOUT_S = 60.0
+"""Longest wait for the router's memory of a trajectory; without it replay starts afresh."""
+
+
+class TrajectoryFailed(RuntimeError):
+    """Every attempt at a trajectory failed; the message names task and last cause."""
+
+
+class Player:
+    """`play(spec)` gives the Trajectory or raises TrajectoryFailed."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._rollout = cluster.config.rollout
+        self._in_flight: Counter[int] = Counter()
+        self.failures: Counter[str] = Counter()
+        """Failed attempts by reason."""
+        self.replayed_turns = 0
+
+    @property
+    def live(self) -> int:
+        """Trajectories under way."""
+        return sum(self._in_flight.values())
+
+    async def play(self, spec: TrajectorySpec) -> Trajectory:
+        """Attempts share seeds, so a repeated one samples the same; turns that were accepted are not sampled again.
+
+        The death of an environment actor is not the trajectory's fault: it costs a restart, not an attempt.
+        """
+        failed = 0
+        replay: tuple[Turn, ...] = ()
+        while True:
+            index = min(range(len(self._cluster.env)), key=lambda one: (self._in_flight[one], one))
+            actor = self._cluster.env[index]
+            self._in_flight[index] += 1
+            call = actor.run.remote(spec, replay)
+            try:
+                return await bounded(call, self._rollout.trajectory_timeout_s, f"trajectory {spec.trajectory_id}")
+            except RayTaskError as error:
+                failure: Exception = error.cause if isinstance(error.cause, Exception) else error
+                failed += 1
+            except RayActorError as error:
+                failure = error
+                await self._cluster.revive_env(index, actor, f"{type(error).__name__}: {error}".splitlines()[0])
+            except DeadlineError as error:
+                failure = error
+                failed += 1
+                _cancel(call)
+            finally:
+                self._in_flight[index] -= 1
+            reason = type(failure).__name__
+            self.failures[reason] += 1
+            logger.warning("%s: attempt %d ended: %s: %s", spec.trajectory_id, spec.attempt, reason, failure)
+            if failed >= self._rollout.max_attempts:
+                raise TrajectoryFailed(
+                    f"task {spec.task.id}: {failed} attempts at {spec.trajectory_id} failed; last: {reason}: {failure}"
+                ) from failure
+            if isinstance(failure, EnvTimeout):
+                await self._cluster.revive_env(index, actor, str(failure))
+            replay = () if isinstance(failure, ReplayMismatch) else await self._accepted(spec.trajectory_id)
+            self.replayed_turns += len(replay)
+            self._cluster.router.forget.remote([spec.trajectory_id])
+            spec = replace(spec, attempt=spec.attempt + 1)
+
+    async def _accepted(self, trajectory_id: str) -> tuple[Turn, ...]:
+        """What the router remembers; nothing when it does not answer (it is being restarted: play starts afresh)."""
+        try:
+            call = self._cluster.router.live.remote(trajectory_id)
+            return await bounded(call, ROUTER_TIMEOUT_S, f"router: turns of {trajectory_id}")
+        except (RayActorError, DeadlineError) as error:
+            self.failures[f"replay lost: {type(error).__name__}"] += 1
+            return ()
+
+    def forget(self, trajectories: tuple[Trajectory, ...]) -> None:
+        """The router need not remember these any more. Not waited for: a router that died has forgotten them."""
+        self._cluster.router.forget.remote([trajectory.id for trajectory in trajectories])
+
+
+def _cancel(call: Any) -> None:
+    import ray
+
+    ray.cancel(call)

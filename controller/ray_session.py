@@ -1,0 +1,137 @@
+"""A private Ray for one run on this machine: started quietly, authenticated, and gone without a trace.
+
+Owns: `ray.init` and its environment, the session's folder, the record of its processes. Called by
+`controller.cluster`. Must not know: which actors run in it.
+
+Ray's ports listen on every interface whatever address it is given, so every session has a random token
+of its own (docs: "Security"). The dashboard and the job API are not started. Several sessions live side
+by side on one machine: each has its own folder below the system's temporary folder (the run folder
+would not do: a socket's path may have 107 bytes) and free ports chosen by Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+import psutil
+
+PROCESS_FILE = "processes.json"
+"""In the run folder while the run lives: its processes, so that `resume` can clean up after a kill -9."""
+
+STOP_PATIENCE_S = 10.0
+OBJECT_STORE_BYTES = 512 * 2**20
+
+
+class RaySession:
+    """Start it once, stop it once; `stop` is safe to call at any time and more than once."""
+
+    def __init__(self, run_folder: Path | None = None) -> None:
+        self._folder: Path | None = None
+        self._roots: list[psutil.Process] = []
+        self._family: dict[int, psutil.Process] = {}
+        self._record = run_folder / PROCESS_FILE if run_folder else None
+
+    def start(self) -> None:
+        """Blocks for about ten seconds. Raises what `ray.init` raises."""
+        import ray
+
+        self._folder = Path(tempfile.mkdtemp(prefix="t2po-ray-"))
+        token = self._folder / "token"
+        token.touch(mode=0o600)
+        token.write_text(secrets.token_hex(32), encoding="ascii")
+        os.environ.update(_environment(token))
+        before = set(psutil.Process().children())
+        ray.init(
+            address="local",
+            num_cpus=1,  # every actor asks for 0: the machine's cores are shared by hand (settings.num_threads)
+            include_dashboard=False,
+            _temp_dir=str(self._folder),
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level="error",
+            namespace="t2po",
+        )
+        self._roots = [child for child in psutil.Process().children() if child not in before]
+        self.watch_processes()
+
+    def watch_processes(self) -> None:
+        """Notes Ray's processes and their children (engines): once a parent is dead nobody knows whose they were."""
+        if self._folder is None:
+            return
+        for root in self._roots:
+            with contextlib.suppress(psutil.Error):
+                self._family.update((process.pid, process) for process in [root, *root.children(recursive=True)])
+        self._family = {pid: process for pid, process in self._family.items() if process.is_running()}
+        if self._record is None:
+            return
+        rows = [[process.pid, process.create_time()] for process in self._family.values()]
+        text = json.dumps({"folder": str(self._folder), "processes": rows})
+        temporary = self._record.with_suffix(".tmp")
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self._record)
+
+    def stop(self) -> None:
+        """Ends Ray and whatever its actors started, waits until nothing is left, removes the folder."""
+        if self._folder is None:
+            return
+        import ray
+
+        self.watch_processes()
+        ray.shutdown()
+        _end(list(self._family.values()))
+        self._family.clear()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._folder = None
+        if self._record is not None:
+            self._record.unlink(missing_ok=True)
+
+
+def clean_up_after(run_folder: Path) -> int:
+    """Ends the processes that a killed run left behind; how many there were. Pids that were reused are left alone."""
+    record = run_folder / PROCESS_FILE
+    try:
+        kept = json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    left = []
+    for pid, created in kept["processes"]:
+        try:
+            process = psutil.Process(pid)
+            if abs(process.create_time() - created) < 0.5 and pid != os.getpid():
+                left.append(process)
+        except psutil.Error:
+            continue
+    _end(left, patience_s=0.0)
+    shutil.rmtree(kept["folder"], ignore_errors=True)
+    record.unlink(missing_ok=True)
+    return len(left)
+
+
+def _environment(token: Path) -> dict[str, str]:
+    root = str(Path(__file__).resolve().parent.parent)
+    paths = [root, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    return {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN_PATH": str(token),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DEDUP_LOGS": "0",
+        "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
+    }
+
+
+def _end(processes: list[psutil.Process], patience_s: float = STOP_PATIENCE_S) -> None:
+    """Waits for the processes to end on their own, then kills what is left."""
+    _, alive = psutil.wait_procs(processes, timeout=patience_s)
+    for process in alive:
+        try:
+            process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    psutil.wait_procs(alive, timeout=STOP_PATIENCE_S)
