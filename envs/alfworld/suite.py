@@ -18,9 +18,10 @@ from functools import cache
 from pathlib import Path
 
 from envs.alfworld.engine import Engine, Game
-from envs.alfworld.expert import SearchExpert, plan
+from envs.alfworld.expert import SearchExpert
 from envs.alfworld.floorplans import ROOM_KINDS, train_scenes, unseen_scenes
 from envs.alfworld.generator import GameData, NoSuchGame, generate_game, possible_task_types
+from envs.alfworld.planner import plan
 from envs.data_folder import DataError
 
 SUITE_FILE = Path(__file__).parent / "data" / "suite.jsonl.xz"
