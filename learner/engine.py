@@ -6,9 +6,14 @@ Owns: joining the process group, DeepSpeed's configuration, the check for non-fi
 
 from __future__ import annotations
 
+import contextlib
+import io
+import logging
 import math
 import os
+import sys
 from datetime import timedelta
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -60,9 +65,8 @@ def join_ranks(rank: int = 0, world_size: int = 1, address: str = "127.0.0.1", p
     torch.distributed.init_process_group(
         "nccl" if use_cuda else "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout
     )
-    import deepspeed
-
-    # DeepSpeed would compile a C++ extension for this (a minute, and g++ must be there); gloo does without.
+    deepspeed = _import_deepspeed()
+    # It would compile a C++ extension for this (a minute, and g++ must be there); gloo does without.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     deepspeed.init_distributed(dist_backend="nccl" if use_cuda else "gloo", auto_mpi_discovery=False)
 
@@ -74,31 +78,46 @@ def start_engine(
     """A DeepSpeed engine with torch's fused AdamW around `module` (weights already in `dtype`).
 
     In bfloat16 the forward and backward pass run on bfloat16 weights; master weights, accumulated
-    gradients and optimizer state are fp32. Vectors (norms, biases) are not decayed. Each
-    `guarded_step` is one update, whatever the number of backward passes before it.
+    gradients and optimizer state are fp32 (DeepSpeed has this from ZeRO stage 1 on, so 0 means 1
+    there). Vectors (norms, biases) are not decayed. Each `guarded_step` is one update, whatever the
+    number of backward passes before it.
     """
-    join_ranks() if not torch.distributed.is_initialized() else None
-    import deepspeed
-
+    if not torch.distributed.is_initialized():
+        join_ranks()
+    deepspeed = _import_deepspeed()
     matrices = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim > 1]
     vectors = [parameter for parameter in module.parameters() if parameter.requires_grad and parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(
         [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}],
         lr=lr, betas=betas, fused=True,
     )  # fmt: skip
+    stage = max(zero_stage, 1) if dtype == "bfloat16" else zero_stage
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,
         "gradient_clipping": grad_clip,
         "steps_per_print": None,
-        "zero_optimization": {"stage": zero_stage, "overlap_comm": False},
+        "zero_optimization": {"stage": stage, "overlap_comm": False},
     }
     if dtype == "bfloat16":
         config["bf16"] = {"enabled": True}
         config["data_types"] = {"grad_accum_dtype": "fp32"}
-    engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)
+    with contextlib.redirect_stdout(io.StringIO()):  # memory reports that no log level turns off
+        engine, *_ = deepspeed.initialize(model=module, optimizer=optimizer, config=config, dist_init_required=False)
     return engine
+
+
+def _import_deepspeed() -> ModuleType:
+    """DeepSpeed with its log on stderr (it writes to stdout, where the live view is)."""
+    with contextlib.redirect_stdout(sys.stderr):
+        import deepspeed
+        from deepspeed.utils import logger
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
+    logger.setLevel(logging.WARNING)
+    return deepspeed
 
 
 def set_learning_rate(engine: DeepSpeedEngine, lr: float) -> None:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -25,6 +26,9 @@ from learner.export import write_model_folder
 from learner.packing import pack
 from learner.scoring import TokenScorer, load_policy
 from learner.settings import ColdstartSettings
+
+if TYPE_CHECKING:
+    from deepspeed.runtime.engine import DeepSpeedEngine
 
 WARMUP_SHARE = 0.05
 """Share of the run in which the learning rate rises linearly."""
@@ -100,56 +104,109 @@ def finetune(
         TokenScorer(policy), lr=settings.lr, weight_decay=weight_decay, grad_clip=grad_clip, dtype=dtype,
         betas=(0.9, 0.95),
     )  # fmt: skip
-    lengths = np.array([len(prompt) + len(reply) for prompt, reply in demonstrations])
-    plan = [
-        (epoch, batch)
-        for epoch in range(settings.epochs)
-        for batch in shuffled_batches(lengths, settings.batch_tokens, np.random.default_rng([seed, epoch]))
-    ]
-    progress, last_loss, tokens, skipped, skipped_in_row, steps = 0.0, math.nan, 0, 0, 0, 0
-    train_start = time.monotonic()
-    for step, (epoch, members) in enumerate(plan):
-        now = time.monotonic()
-        if now - start >= settings.max_duration_s:
-            break
-        progress = max(progress, _progress(step, len(plan), now - train_start, settings.max_duration_s - (train_start - start)))
-        lr = settings.lr * learning_rate_share(max(progress, 0.5 / len(plan)))
-        set_learning_rate(engine, lr)
-        last_loss, batch_tokens = _accumulate(engine, [demonstrations[index] for index in members], prompt_loss_weight)
-        result = guarded_step(engine)
-        skipped_in_row = 0 if result.applied and math.isfinite(last_loss) else skipped_in_row + 1
-        skipped += not result.applied
-        if skipped_in_row >= MAX_SKIPPED_STEPS:
-            raise FinetuneError(
-                f"step {step + 1} of {len(plan)}: {MAX_SKIPPED_STEPS} updates in a row had a non-finite loss or gradient "
-                f"(loss {last_loss}, lr {lr:.2e}); lower coldstart.lr. Nothing was written"
-            )
-        tokens += batch_tokens
-        steps = step + 1
-        if on_progress is not None:
-            elapsed = time.monotonic() - start
-            on_progress(
-                FinetuneProgress(steps, len(plan), epoch, last_loss, lr, result.grad_norm, tokens, elapsed, progress)
-            )
-    train_s = time.monotonic() - train_start
+    trainer = _Trainer(engine, demonstrations, settings, seed, prompt_loss_weight, start, on_progress)
+    metrics = trainer.run()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in policy.parameters()):
-        raise FinetuneError(f"after step {steps} the weights are not finite; lower coldstart.lr. Nothing was written")
-    if steps == 0:
-        raise FinetuneError(
-            f"coldstart.max_duration_s = {settings.max_duration_s} ended before the first step; allow more time"
-        )
+        raise FinetuneError("the trained weights are not finite; lower coldstart.lr. Nothing was written")
     write_model_folder(folder, policy, AutoTokenizer.from_pretrained(model_path, local_files_only=True))
-    return {
-        "loss": last_loss,
-        "steps": float(steps),
-        "planned_steps": float(len(plan)),
-        "epochs_done": steps / len(plan) * settings.epochs,
-        "tokens": float(tokens),
-        "tokens_per_s": tokens / max(train_s, 1e-9),
-        "skipped_steps": float(skipped),
-        "stopped_by_deadline": float(steps < len(plan)),
-        "duration_s": time.monotonic() - start,
-    }
+    return {**metrics, "duration_s": time.monotonic() - start}
+
+
+class _Trainer:
+    """The loop over the planned batches of one `finetune` call."""
+
+    def __init__(
+        self,
+        engine: DeepSpeedEngine,
+        demonstrations: Sequence[tuple[Int32, Int32]],
+        settings: ColdstartSettings,
+        seed: int,
+        prompt_loss_weight: float,
+        start: float,
+        on_progress: Callable[[FinetuneProgress], None] | None,
+    ) -> None:
+        self._engine = engine
+        self._demonstrations = demonstrations
+        self._settings = settings
+        self._prompt_loss_weight = prompt_loss_weight
+        self._start = start
+        self._on_progress = on_progress
+        lengths = np.array([len(prompt) + len(reply) for prompt, reply in demonstrations])
+        self._plan = [
+            (epoch, members)
+            for epoch in range(settings.epochs)
+            for members in shuffled_batches(lengths, settings.batch_tokens, np.random.default_rng([seed, epoch]))
+        ]
+
+    def run(self) -> dict[str, float]:
+        total = len(self._plan)
+        loss, progress = math.nan, 0.0
+        tokens = skipped = skipped_in_row = steps = 0
+        train_start = time.monotonic()
+        allowed_s = self._settings.max_duration_s - (train_start - self._start)
+        for epoch, members in self._plan:
+            elapsed_s = time.monotonic() - train_start
+            if elapsed_s >= allowed_s:
+                break
+            progress = max(progress, _progress(steps, total, elapsed_s, allowed_s))
+            lr = self._settings.lr * learning_rate_share(max(progress, 0.5 / total))
+            set_learning_rate(self._engine, lr)
+            loss, batch_tokens = self._accumulate([self._demonstrations[index] for index in members])
+            result = guarded_step(self._engine)
+            steps += 1
+            tokens += batch_tokens
+            skipped += not result.applied
+            skipped_in_row = 0 if result.applied and math.isfinite(loss) else skipped_in_row + 1
+            if skipped_in_row >= MAX_SKIPPED_STEPS:
+                raise FinetuneError(
+                    f"step {steps} of {total}: {MAX_SKIPPED_STEPS} updates in a row had a non-finite loss or "
+                    f"gradient (loss {loss}, lr {lr:.2e}); lower coldstart.lr. Nothing was written"
+                )
+            if self._on_progress is not None:
+                elapsed_s = time.monotonic() - self._start
+                self._on_progress(
+                    FinetuneProgress(steps, total, epoch, loss, lr, result.grad_norm, tokens, elapsed_s, progress)
+                )
+        if steps == 0:
+            raise FinetuneError(
+                f"coldstart.max_duration_s = {self._settings.max_duration_s} was over before the first step; "
+                "allow more time"
+            )
+        return {
+            "loss": loss,
+            "steps": float(steps),
+            "planned_steps": float(total),
+            "epochs_done": steps / total * self._settings.epochs,
+            "tokens": float(tokens),
+            "tokens_per_s": tokens / max(time.monotonic() - train_start, 1e-9),
+            "skipped_steps": float(skipped),
+            "stopped_by_deadline": float(steps < total),
+        }
+
+    def _accumulate(self, demonstrations: list[tuple[Int32, Int32]]) -> tuple[float, int]:
+        """Forward and backward over one optimizer batch; returns its weighted mean loss and its tokens."""
+        score_prompt = self._prompt_loss_weight > 0.0
+        weights = [
+            np.concatenate(
+                [
+                    np.full((len(prompt) - 1) * score_prompt, self._prompt_loss_weight, dtype=np.float32),
+                    np.ones(len(reply), dtype=np.float32),
+                ]
+            )
+            for prompt, reply in demonstrations
+        ]
+        normaliser = float(sum(weight.sum(dtype=np.float64) for weight in weights))
+        device = self._engine.device
+        total, tokens = 0.0, 0
+        for batch in pack(demonstrations, MICRO_BATCH_TOKENS, score_prompt=score_prompt):
+            log_probs, _ = self._engine(
+                batch.input_ids.to(device), batch.positions.to(device), batch.targets.to(device)
+            )
+            loss = -(log_probs * batch.in_order(weights).to(device)).sum() / normaliser
+            self._engine.backward(loss, scale_wrt_gas=False)
+            total += float(loss.detach())
+            tokens += batch.num_sequence_tokens
+        return total, tokens
 
 
 def shuffled_batches(lengths: np.ndarray, batch_tokens: int, rng: np.random.Generator) -> Iterator[list[int]]:
@@ -173,27 +230,6 @@ def _progress(step: int, total_steps: int, elapsed_s: float, allowed_s: float) -
         return by_steps
     projected_s = elapsed_s / step * total_steps
     return by_steps if projected_s <= allowed_s else min(elapsed_s / allowed_s, 1.0)
-
-
-def _accumulate(engine, demonstrations: list[tuple[Int32, Int32]], prompt_loss_weight: float) -> tuple[float, int]:
-    """Forward and backward over one optimizer batch; returns its weighted mean loss and its number of tokens."""
-    score_prompt = prompt_loss_weight > 0.0
-    weights = [
-        np.concatenate([np.full((len(prompt) - 1) * score_prompt, prompt_loss_weight), np.ones(len(reply))]).astype(
-            np.float32
-        )
-        for prompt, reply in demonstrations
-    ]
-    normaliser = float(sum(weight.sum(dtype=np.float64) for weight in weights))
-    total, tokens = 0.0, 0
-    for batch in pack(demonstrations, MICRO_BATCH_TOKENS, score_prompt=score_prompt):
-        device = engine.device
-        log_probs, _ = engine(batch.input_ids.to(device), batch.positions.to(device), batch.targets.to(device))
-        loss = -(log_probs * batch.in_order(weights).to(device)).sum() / normaliser
-        engine.backward(loss, scale_wrt_gas=False)
-        total += float(loss.detach())
-        tokens += batch.num_sequence_tokens
-    return total, tokens
 
 
 def _check_token_ids(demonstrations: Sequence[tuple[Int32, Int32]], vocab_size: int) -> None:

@@ -50,9 +50,7 @@ class PackedBatch:
         return values
 
 
-def pack(
-    sequences: Sequence[tuple[Int32, Int32]], max_tokens: int, *, score_prompt: bool = False
-) -> list[PackedBatch]:
+def pack(sequences: Sequence[tuple[Int32, Int32]], max_tokens: int, *, score_prompt: bool = False) -> list[PackedBatch]:
     """Pack (prompt_ids [P], reply_ids [R]) pairs into batches of at most `max_tokens` grid cells.
 
     Scored are the R reply tokens, with `score_prompt` also the P - 1 prompt tokens after the first. A
