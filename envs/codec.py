@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
 
-from envs.records import Candidate, Trajectory, TrajectoryGroup, Turn
+from envs.records import Bool, Candidate, Float32, Int32, Trajectory, TrajectoryGroup, Turn
 
 FORMAT_VERSION = 1
 """Raised by one with every change of a record's fields that an older reader would misread."""
@@ -33,6 +33,11 @@ _ARRAY_FIELDS = {
     "uncertainty": np.dtype(np.float32),
 }
 _PROMPT_DTYPE = np.dtype(np.int32)
+
+_DTYPES: dict[Any, tuple[np.dtype[Any], str]] = {
+    kind: (np.dtype(scalar), np.dtype(scalar).str)
+    for kind, scalar in ((Int32, np.int32), (Float32, np.float32), (Bool, np.bool_))
+}
 
 Decoded = TypeVar("Decoded")
 
@@ -163,18 +168,16 @@ def _encode_hook(value: Any) -> Any:
 
 
 def _decode_hook(kind: Any, value: Any) -> Any:
-    # `kind` is NDArray[...] = ndarray[shape, dtype[scalar]]; the field's own dtype decides, not the sender's.
-    wanted = np.dtype(get_args(get_args(kind)[1])[0])
-    match value:
-        case [str(dtype), [int(length)], bytes(raw)]:
-            pass
-        case _:
-            raise ValueError(f"array must be [dtype, [length], bytes], got {type(value).__name__}")
-    if dtype != wanted.str:
-        raise ValueError(f"array of {dtype}, must be {wanted.str}")
-    if length * wanted.itemsize != len(raw):
-        raise ValueError(f"array of {length} x {wanted.itemsize} bytes has {len(raw)} bytes")
-    return np.frombuffer(raw, dtype=wanted)
+    # `kind` is one of the records' NDArray types; the field's own dtype decides, not the sender's.
+    dtype, name = _DTYPES[kind]
+    if type(value) is not list or len(value) != 3 or type(value[2]) is not bytes:
+        raise ValueError(f"array must be [dtype, [length], bytes], got {type(value).__name__}")
+    if value[0] != name:
+        raise ValueError(f"array of {value[0]}, must be {name}")
+    array = np.frombuffer(value[2], dtype=dtype) if len(value[2]) % dtype.itemsize == 0 else None
+    if array is None or value[1] != [len(array)]:
+        raise ValueError(f"array of {value[1]} x {dtype.itemsize} bytes has {len(value[2])} bytes")
+    return array
 
 
 _encoder = msgspec.msgpack.Encoder(enc_hook=_encode_hook)

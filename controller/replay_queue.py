@@ -1,0 +1,372 @@
+"""The replay queue: finished groups between the rollouts and the learner, on Redis Streams.
+
+Owns: the stream of one run, the ids that it has seen, and the connection with its retries. Called by the training
+loop (pull, acknowledge, recover) and by whoever finishes a group (push). Must not know: how a server is run, what
+a checkpoint is, or what the learner does with a group.
+
+Promises:
+- What `push` confirmed is returned by `pull` or `recover` until `acknowledge` is called for it: nothing is trimmed.
+- A group id is taken once. A second delivery, also after its acknowledgement, is recognised (`push` returns False).
+- One ReplayQueue object returns an entry at most once; a new one gets what was not acknowledged from `recover`.
+- An entry that is not ours is moved aside, counted with a reason, and never stops the queue.
+
+Acknowledge only after the checkpoint that contains the step is committed. XLEN counts delivered entries until then,
+so the bound must hold the groups of all steps between two checkpoints as well as those in flight.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+from redis.exceptions import ResponseError
+
+from controller.redis_link import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, QueueError, RedisLink
+from envs.codec import CodecError, decode_group, encode_group
+from envs.records import TrajectoryGroup
+
+__all__ = ["Entry", "ForeignEntry", "QueueError", "QueueFullError", "ReplayQueue", "State"]
+
+logger = logging.getLogger(__name__)
+
+CONSUMER_GROUP = "learner"
+BLOCK_S = 2.0
+"""One blocking read; shorter than the socket's deadline, so that waiting is not mistaken for a dead server."""
+RECOVER_BATCH = 16
+ASIDE_ENTRIES, ASIDE_FIELDS, ASIDE_FIELD_BYTES = 100, 10, 4096
+"""What is kept of foreign entries for a look at them; the counts by reason are complete."""
+
+# KEYS: stream, seen. ARGV: bound, group id, nonce of this push, bytes. The id is looked up before the bound, so that
+# a repeated delivery never waits; it is marked last, so that an id is never marked without its entry.
+_PUSH = """
+local seen = redis.call('HGET', KEYS[2], ARGV[2])
+if seen then return {'seen', seen} end
+if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return {'full', ''} end
+local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[2], 'group', ARGV[4])
+redis.call('HSET', KEYS[2], ARGV[2], ARGV[3] .. ' ' .. entry)
+return {'added', entry}
+"""
+
+# KEYS: stream, seen. ARGV: group ids. Which of them are in the stream, which were acknowledged.
+_STATES = """
+local states = {}
+for place, id in ipairs(ARGV) do
+  local seen = redis.call('HGET', KEYS[2], id)
+  if not seen then states[place] = 'unknown'
+  else
+    local entry = string.match(seen, ' (.*)$')
+    states[place] = #redis.call('XRANGE', KEYS[1], entry, entry) > 0 and 'queued' or 'acknowledged'
+  end
+end
+return states
+"""
+
+# KEYS: stream, seen, aside, counts. ARGV: consumer group, entry, group id, kind of fault, entries kept, fields...
+# One step, so that an entry is counted once; its group's id becomes free if it is this entry that holds it.
+_MOVE_ASIDE = """
+if redis.call('XDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
+redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
+redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], '*', unpack(ARGV, 6))
+redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
+local seen = redis.call('HGET', KEYS[2], ARGV[3])
+if seen and string.match(seen, ' (.*)$') == ARGV[2] then redis.call('HDEL', KEYS[2], ARGV[3]) end
+return 1
+"""
+
+State = Literal["unknown", "queued", "acknowledged"]
+
+
+class QueueFullError(QueueError):
+    """No place became free within the deadline."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One delivered group; `entry_id` is what `acknowledge` takes."""
+
+    entry_id: str
+    group: TrajectoryGroup
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignEntry:
+    """An entry that was moved aside. `group_id` is "" when it has none; the group may be rolled out again."""
+
+    entry_id: str
+    group_id: str
+    reason: str
+
+
+class ReplayQueue:
+    """The queue of one run. Synchronous. `push` may be called from several threads, the rest from one at a time."""
+
+    def __init__(
+        self,
+        url: str,
+        run_id: str,
+        max_groups: int,
+        timeout_s: float,
+        *,
+        consumer: str = "controller",
+        revive: Callable[[], object] | None = None,
+    ) -> None:
+        """Connects within `timeout_s`. `revive` is called before each retry: `ValkeyServer.ensure_alive`."""
+        self._max_groups = max_groups
+        self._timeout_s = timeout_s
+        self._consumer = consumer
+        self._held: set[str] = set()
+        self._foreign: list[ForeignEntry] = []
+        self._faults_seen = 0
+        # One hash tag: all keys of a run lie on one node of a cluster, as scripts and transactions demand.
+        self._stream, self._seen, self._aside, self._aside_counts = (
+            f"t2po:{{{run_id}}}:{name}" for name in ("groups", "seen", "aside", "aside-counts")
+        )
+        self._link = RedisLink(url, f"t2po-{consumer}", timeout_s, revive)
+        self._redis = self._link.client
+        self._push_script = self._redis.register_script(_PUSH)
+        self._states_script = self._redis.register_script(_STATES)
+        self._aside_script = self._redis.register_script(_MOVE_ASIDE)
+        self._link.call("open the queue", self._ensure_group)
+        self._link.prepare = self._ensure_group
+
+    def __enter__(self) -> ReplayQueue:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def ping(self) -> float:
+        """Seconds that one round trip takes."""
+
+        def measure() -> float:
+            start = time.monotonic()
+            self._redis.ping()
+            return time.monotonic() - start
+
+        return self._link.call("ping", measure)
+
+    def depth(self) -> int:
+        """Entries in the queue: not delivered yet, or delivered and not acknowledged."""
+        return int(self._link.call("read the depth", lambda: self._redis.xlen(self._stream)))
+
+    def push(self, group: TrajectoryGroup, timeout_s: float | None = None) -> bool:
+        """Stores a group; False when its id was taken before. Waits while the queue is full, at most `timeout_s`."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        deadline = time.monotonic() + timeout_s
+        data = encode_group(group)
+        nonce = secrets.token_hex(8)
+        keys = [self._stream, self._seen]
+        backoff = FIRST_BACKOFF_S
+        while True:
+            state, value = self._link.call(
+                f"push group {group.id!r}",
+                lambda: self._push_script(keys=keys, args=[self._max_groups, group.id, nonce, data]),
+            )
+            if state == b"added":
+                return True
+            if state == b"seen":
+                # Our own nonce: the answer to an earlier try was lost on its way, the group was stored.
+                return bool(value.startswith(nonce.encode()))
+            while True:
+                if time.monotonic() > deadline:
+                    raise QueueFullError(
+                        f"{self._link.where}: no place for group {group.id!r} within {timeout_s:.0f} s, "
+                        f"{self._max_groups} groups are held: is the learner running? Checkpoints free places: "
+                        f"queue.max_groups must hold the groups of checkpoint.every_steps steps and those in flight"
+                    )
+                time.sleep(backoff)
+                backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+                if self.depth() < self._max_groups:
+                    break
+
+    def pull(self, max_groups: int, timeout_s: float) -> list[Entry]:
+        """The next groups, oldest first: at least one unless `timeout_s` passes, at most `max_groups`."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            if self._faults_seen != self._link.num_faults:
+                lost = self._link.call("look for lost replies", partial(self._read_lost, max_groups))
+                if entries := self._accept(lost):
+                    return entries
+            block_ms = max(1, int(1000 * min(BLOCK_S, self._link.socket_timeout_s / 2, deadline - time.monotonic())))
+            raw = self._link.call("pull", partial(self._read_new, max_groups, block_ms))
+            entries = self._accept(raw)
+            if entries or time.monotonic() >= deadline:
+                return entries
+
+    def recover(self, min_idle_s: float = 0.0) -> list[Entry]:
+        """Entries that were delivered to anyone and not acknowledged, oldest first; from now on they are ours.
+
+        Call it once after opening, before `pull`. `min_idle_s` spares consumers that are alive; a run has one.
+        """
+        found: list[Entry] = []
+        start = "0-0"
+        while True:
+            reply = self._link.call(
+                "recover entries",
+                partial(
+                    self._redis.xautoclaim,
+                    self._stream,
+                    CONSUMER_GROUP,
+                    self._consumer,
+                    min_idle_time=int(1000 * min_idle_s),
+                    start_id=start,
+                    count=RECOVER_BATCH,
+                ),
+            )
+            found += self._accept(reply[1])
+            start = _text(reply[0])
+            if start == "0-0":
+                return sorted(found, key=lambda entry: _order(entry.entry_id))
+
+    def acknowledge(self, entry_ids: Iterable[str]) -> None:
+        """Deletes entries for good; their ids stay known. A second call for the same entries changes nothing."""
+        ids = list(entry_ids)
+        for place in range(0, len(ids), 1000):
+            batch = ids[place : place + 1000]
+            self._link.call(f"acknowledge {len(ids)} entries", partial(self._remove, batch))
+        self._held.difference_update(ids)
+
+    def states(self, group_ids: Iterable[str]) -> dict[str, State]:
+        """Where groups are, for a resume: "queued" (delivered or not), "acknowledged", or "unknown"."""
+        ids = list(group_ids)
+        found: dict[str, Any] = {}
+        for place in range(0, len(ids), RECOVER_BATCH):  # the script reads whole entries: few at a time
+            batch = ids[place : place + RECOVER_BATCH]
+            reply = self._link.call(
+                "read the states of groups",
+                partial(self._states_script, keys=[self._stream, self._seen], args=batch),
+            )
+            found |= dict(zip(batch, (_text(state) for state in reply), strict=True))
+        return found
+
+    def forget(self, group_ids: Iterable[str]) -> None:
+        """Lets ids be pushed again that were acknowledged for a checkpoint which was then lost."""
+        ids = [group_id for group_id, state in self.states(group_ids).items() if state == "acknowledged"]
+        if ids:
+            self._link.call("forget ids", lambda: self._redis.hdel(self._seen, *ids))
+
+    def take_foreign(self) -> list[ForeignEntry]:
+        """Entries moved aside since the last call, each once; what has a group id can be rolled out again."""
+        taken, self._foreign = self._foreign, []
+        return taken
+
+    def foreign_counts(self) -> dict[str, int]:
+        """How many entries were ever moved aside in this run, by reason."""
+        counts = self._link.call("read counts", lambda: self._redis.hgetall(self._aside_counts))
+        return {_text(reason): int(count) for reason, count in counts.items()}
+
+    def _ensure_group(self) -> None:
+        """Looks first: a server whose memory is full refuses to create, and must still be read and acknowledged."""
+        try:
+            groups: Any = self._redis.xinfo_groups(self._stream)
+        except ResponseError as error:
+            if "no such key" not in str(error):
+                raise
+            groups = []
+        if all(_text(group["name"]) != CONSUMER_GROUP for group in groups):
+            try:
+                self._redis.xgroup_create(self._stream, CONSUMER_GROUP, id="0", mkstream=True)
+            except ResponseError as error:
+                if "BUSYGROUP" not in str(error):  # another process was faster
+                    raise
+
+    def _read_new(self, max_groups: int, block_ms: int) -> list[Any]:
+        reply: Any = self._redis.xreadgroup(
+            CONSUMER_GROUP, self._consumer, {self._stream: ">"}, count=max_groups, block=block_ms
+        )
+        return reply[0][1] if reply else []
+
+    def _read_lost(self, max_groups: int) -> list[Any]:
+        """Entries that the server delivered in a reply that never arrived: ours, pending, and not held."""
+        num_faults = self._link.num_faults
+        lost: list[str] = []
+        start = "-"
+        while True:
+            page: Any = self._redis.xpending_range(
+                self._stream, CONSUMER_GROUP, start, "+", 1000, consumername=self._consumer
+            )
+            lost += [entry_id for item in page if (entry_id := _text(item["message_id"])) not in self._held]
+            if len(page) < 1000:
+                break
+            start = f"({_text(page[-1]['message_id'])}"
+        raw: list[Any] = []
+        for entry_id in lost[:max_groups]:
+            raw += self._redis.xrange(self._stream, entry_id, entry_id) or []
+        if len(lost) <= max_groups:
+            self._faults_seen = num_faults
+        return raw
+
+    def _accept(self, raw: list[Any]) -> list[Entry]:
+        """Decodes what is ours and not held already; moves the rest aside."""
+        entries = []
+        for raw_id, fields in raw:
+            entry_id = _text(raw_id)
+            if entry_id in self._held or fields is None:
+                continue
+            try:
+                group = _decode(fields)
+            except _ForeignError as error:
+                self._move_aside(entry_id, fields, error)
+                continue
+            self._held.add(entry_id)
+            entries.append(Entry(entry_id, group))
+        return entries
+
+    def _move_aside(self, entry_id: str, fields: dict[bytes, bytes], error: _ForeignError) -> None:
+        group_id = fields.get(b"id", b"")
+        shown = [part[:ASIDE_FIELD_BYTES] for pair in list(fields.items())[:ASIDE_FIELDS] for part in pair]
+        self._link.call(
+            "move a foreign entry aside",
+            lambda: self._aside_script(
+                keys=[self._stream, self._seen, self._aside, self._aside_counts],
+                args=[CONSUMER_GROUP, entry_id, group_id, error.kind, ASIDE_ENTRIES, "t2po-reason", str(error), *shown],
+            ),
+        )
+        self._foreign.append(ForeignEntry(entry_id, _text(group_id), str(error)))
+        logger.warning("%s: entry %s moved aside to %s: %s", self._link.where, entry_id, self._aside, error)
+
+    def _remove(self, entry_ids: list[str]) -> None:
+        with self._redis.pipeline(transaction=True) as pipe:
+            pipe.xack(self._stream, CONSUMER_GROUP, *entry_ids)
+            pipe.xdel(self._stream, *entry_ids)
+            pipe.execute()
+
+
+class _ForeignError(Exception):
+    """An entry that is no group of ours: its kind, which is counted, and the whole reason."""
+
+    def __init__(self, kind: str, reason: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _decode(fields: dict[bytes, bytes]) -> TrajectoryGroup:
+    missing = [name for name in ("id", "group") if name.encode() not in fields]
+    if missing:
+        raise _ForeignError("missing field", f"field {' and '.join(map(repr, missing))} missing")
+    try:
+        group = decode_group(fields[b"group"])
+    except CodecError as error:
+        raise _ForeignError("unreadable group", str(error)) from error
+    if group.id != _text(fields[b"id"]):
+        raise _ForeignError(
+            "another id", f"field 'id' is {_text(fields[b'id'])!r}, but the group inside is {group.id!r}"
+        )
+    return group
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    moment, _, count = entry_id.partition("-")
+    return int(moment), int(count)
