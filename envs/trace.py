@@ -1,0 +1,79 @@
+"""Traces: play given actions and report every step, so that anyone can compare us with another implementation.
+
+Owns: reading the episodes file and what one step's record holds (`t2po env trace`). Called by the CLI. Must not
+know: prompts, models, TextWorld.
+
+An episode is one JSON line `{"task": id, "actions": [...]}`. Observations and the admissible list are exactly
+those of the text engine (`help` included); actions after the end of a game are played too, as TextWorld does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from envs.data_folder import DataError
+from envs.panel import Panel, find_task, load_panel
+
+
+def trace_file(
+    env_name: str, panel_name: str, episodes: Path, data_dir: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """One record a step for every episode of the file, the reset first. Raises DataError, naming the line."""
+    panel = load_panel(env_name, panel_name, data_dir)
+    try:
+        with episodes.open(encoding="utf-8") as stream:
+            yield from trace_lines(panel, stream, str(episodes), data_dir)
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{episodes}: {error}: name a file of JSON lines") from error
+
+
+def trace_lines(
+    panel: Panel, lines: Iterable[str], origin: str, data_dir: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of all episodes in `lines`; blank lines are skipped. `origin` names the source in errors."""
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                task_id, actions = _read_episode(line)
+                yield from trace_episode(panel, task_id, actions, data_dir)
+            except DataError as error:
+                raise DataError(f"{origin}, line {number}: {error}") from error
+
+
+def _read_episode(line: str) -> tuple[str, list[str]]:
+    try:
+        episode = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"not JSON ({error}): write one object a line") from error
+    if not isinstance(episode, dict) or not isinstance(episode.get("task"), str):
+        raise DataError('no "task": write {"task": id, "actions": ["..."]}')
+    actions = episode.get("actions")
+    if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
+        raise DataError(f'"actions" is {actions!r}, not a list of strings')
+    return episode["task"], actions
+
+
+def trace_episode(
+    panel: Panel, task_id: str, actions: Iterable[str], data_dir: Path | None = None
+) -> Iterator[dict[str, Any]]:
+    """The records of one episode: task, step, observation, admissible, reward (1 at the goal), done."""
+    from envs.alfworld.engine import Engine
+    from envs.alfworld.games import stored_game
+
+    task = find_task(panel, task_id)
+    engine = Engine(stored_game(task.panel, task.index, task.id, data_dir).game())
+    observation, reward, done = engine.reset(), float(engine.won()), engine.won()
+    for step, action in enumerate([None, *actions]):
+        if action is not None:
+            observation, reward, done = engine.step(action)
+        yield {
+            "task": task_id,
+            "step": step,
+            "observation": observation,
+            "admissible": engine.admissible(),
+            "reward": reward,
+            "done": done,
+        }
