@@ -6,13 +6,16 @@ remedy. Called by the CLI. Must not know: Ray or any component that reads the va
 
 from __future__ import annotations
 
+import difflib
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
 from actors.settings import InferenceSettings, RolloutSettings, TDSSettings, TTISettings
+from controller.knobs import knobs
 from envs.settings import EnvSettings, Section
 from learner.settings import AdvantageSettings, ColdstartSettings, LearnerSettings
 
@@ -143,12 +146,16 @@ def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def shipped_recipes() -> list[str]:
+    """Names of the recipes that come with the checkout."""
+    return sorted(path.stem for path in RECIPES.glob("*.toml"))
+
+
 def recipe_path(recipe: str) -> Path:
     """A recipe's name (`alfworld`) or path (`my/recipe.toml`) -> its file."""
     path = Path(recipe) if recipe.endswith(".toml") else RECIPES / f"{recipe}.toml"
     if not path.is_file():
-        names = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
-        raise ConfigError(f"recipe {recipe!r}: no such file ({path}); shipped recipes: {names}")
+        raise ConfigError(f"recipe {recipe!r}: no such file ({path}); shipped recipes: {', '.join(shipped_recipes())}")
     return path
 
 
@@ -159,40 +166,34 @@ def load_config(recipe: str, overrides: list[str] | None = None) -> RunConfig:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    return validate(merge(tree, parse_overrides(overrides or [])), source=str(path))
+    return validate(merge(tree, parse_overrides(overrides or [])), source=str(path), overrides=overrides or [])
 
 
-def validate(tree: dict[str, Any], source: str) -> RunConfig:
-    """A plain tree -> RunConfig; ConfigError names key, value and what is allowed."""
+def validate(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -> RunConfig:
+    """A plain tree -> RunConfig; ConfigError names place, key, value and what is allowed."""
     try:
         return RunConfig.model_validate(tree)
     except ValidationError as error:
+        allowed = {knob.key: knob.allowed for knob in knobs(RunConfig)}
         lines = []
         for problem in error.errors():
             key = ".".join(str(part) for part in problem["loc"])
             if problem["type"] == "extra_forbidden":
-                lines.append(f"{key} = {problem['input']!r}: unknown key; {_nearest(key)}")
+                lines.append(f"{key} = {problem['input']!r}: unknown key; {_nearest(key, list(allowed))}")
             elif problem["type"] == "value_error" and not key:
-                lines.append(str(problem["ctx"]["error"]))
+                lines += str(problem["ctx"]["error"]).splitlines()
+            elif key in allowed:
+                lines.append(f"{key} = {problem['input']!r}: must be {allowed[key]}")
             else:
-                lines.append(f"{key} = {problem['input']!r}: {problem['msg']}")
-        raise ConfigError("\n".join(f"{source}: {line}" for line in "\n".join(lines).splitlines())) from error
+                lines.append(
+                    f"{key} = {problem['input']!r}: is a section; set one of its keys, as in {key}.key = value"
+                )
+        from_command_line = {item.partition("=")[0] for item in overrides}
+        places = ["command line" if line.split(" = ")[0] in from_command_line else source for line in lines]
+        text = "\n".join(f"{place}: {line}" for place, line in zip(places, lines, strict=True))
+        raise ConfigError(text) from error
 
 
-def knobs(model: type[Section] = RunConfig, prefix: str = "") -> dict[str, str]:
-    """Every dotted key with its sentence, in order."""
-    found: dict[str, str] = {}
-    for name, field in model.model_fields.items():
-        annotation = field.annotation
-        if isinstance(annotation, type) and issubclass(annotation, Section):
-            found |= knobs(annotation, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = field.description or ""
-    return found
-
-
-def _nearest(key: str) -> str:
-    import difflib
-
-    close = difflib.get_close_matches(key, knobs(), n=1, cutoff=0.5)
+def _nearest(key: str, keys: list[str]) -> str:
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
     return f"did you mean {close[0]}?" if close else "`t2po config RECIPE` prints all keys"

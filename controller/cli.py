@@ -1,0 +1,173 @@
+"""The command line: `t2po`.
+
+Owns: the commands, their arguments, exit codes, and how errors are shown. Called by the console script and
+by `python -m controller.cli`. Must not know: how anything is done. Every command imports what it needs when
+it runs, so that `t2po --help` answers at once.
+
+Exit codes: 0 done, 1 a defect (with its trace), 2 something that the user can put right, 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from controller.cli_environments import add_environment_commands
+
+if TYPE_CHECKING:
+    from controller.config import RunConfig
+
+_DESCRIPTION = "Multi-turn reinforcement learning for LLM agents, with uncertainty-guided exploration control."
+_CHANGES = "changes to the recipe, as key=value: seed=1 tti.enabled=false (`t2po config RECIPE` prints all keys)"
+_ROOMS = ("actors", "controller", "envs", "learner")
+
+
+class UsageError(ValueError):
+    """Arguments that do not fit together."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options) or 0)
+    except KeyboardInterrupt:
+        print("t2po: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `t2po config alfworld | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        message = _readable(error)
+        if message is None or os.environ.get("T2PO_DEBUG"):
+            raise
+        print("\n".join(f"t2po: {line}" for line in message.splitlines()), file=sys.stderr)
+        return 2
+
+
+def _readable(error: BaseException) -> str | None:
+    """What to tell the user, when the error speaks for itself; None for a defect, which needs its trace.
+
+    Errors of our own name value, place and remedy; so does the operating system for files and ports. One that
+    comes out of a remote part is judged by its cause.
+    """
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, BaseException):
+        return _readable(cause)
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror or error}"
+    if isinstance(error, UsageError) or type(error).__module__.split(".")[0] in _ROOMS:
+        return str(error)
+    if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _ROOMS:
+        return f"the package {error.name} is not installed: run make setup (EXTRAS=textworld for the reference engine)"
+    return None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="t2po", description=_DESCRIPTION)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    train = commands.add_parser("train", help="train an agent, or go on with a run")
+    train.add_argument("recipe", nargs="?", help="name of a shipped recipe, or the path of a .toml file")
+    train.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
+    train.add_argument("--resume", metavar="RUN", help="go on with this run from its last checkpoint")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("eval", help="measure a run's policy on a panel")
+    evaluate.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
+    evaluate.add_argument("--panel", help="panel to play; default: the run's eval_panel")
+    evaluate.set_defaults(run=_eval)
+
+    status = commands.add_parser("status", help="where a run stands")
+    status.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
+    status.set_defaults(run=_status)
+
+    config = commands.add_parser("config", help="print a recipe as resolved, each knob with its sentence")
+    config.add_argument("recipe", nargs="?", help="name of a shipped recipe, or the path of a .toml file")
+    config.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
+    config.add_argument("--markdown", action="store_true", help="print docs/configuration.md instead")
+    config.set_defaults(run=_config)
+
+    coldstart = commands.add_parser("coldstart", help="build the policy that a recipe's runs start from")
+    coldstart.add_argument("recipe", help="name of a shipped recipe, or the path of a .toml file")
+    coldstart.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
+    coldstart.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the model is written")
+    coldstart.set_defaults(run=_coldstart)
+    add_environment_commands(commands)
+    return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    if options.resume:
+        if options.recipe:
+            raise UsageError(
+                f"train {options.recipe} --resume {options.resume}: a run goes on with the configuration that it "
+                "began with; leave the recipe and all changes out"
+            )
+        folder = _run_folder(options.resume)
+        from controller.train import resume_training
+
+        return resume_training(folder)
+    config = _load(options)
+    from controller.train import run_training
+
+    return run_training(config, Path(options.recipe).stem)
+
+
+def _eval(options: argparse.Namespace) -> int:
+    folder = _run_folder(options.folder)
+    from controller.evaluate import run_evaluation
+
+    return run_evaluation(folder, options.panel)
+
+
+def _status(options: argparse.Namespace) -> int:
+    from controller.run_status import status_lines
+
+    print("\n".join(status_lines(_run_folder(options.folder))))
+    return 0
+
+
+def _config(options: argparse.Namespace) -> int:
+    from controller.config_text import as_markdown, as_toml
+
+    print(as_markdown() if options.markdown else as_toml(_load(options)), end="")
+    return 0
+
+
+def _coldstart(options: argparse.Namespace) -> int:
+    config = _load(options)
+    from controller.coldstart import prepare_policy
+
+    print(prepare_policy(config, options.to, lambda line: print(line, flush=True)))
+    return 0
+
+
+def _load(options: argparse.Namespace) -> RunConfig:
+    from controller.config import load_config, shipped_recipes
+
+    if not options.recipe:
+        raise UsageError(f"name a recipe, one of {', '.join(shipped_recipes())}, or the path of a .toml file")
+    return load_config(options.recipe, options.changes)
+
+
+def _run_folder(name: str) -> Path:
+    """A run's folder, given as a path or as its name below runs/."""
+    for folder in (Path(name).expanduser(), Path("runs") / name):
+        if folder.is_dir():
+            return folder
+    runs = sorted((path for path in Path("runs").glob("*/") if not path.name.startswith(".")), key=_age)
+    known = f"; newest: {', '.join(path.name for path in runs[-3:])}" if runs else ""
+    raise UsageError(f"run {name!r}: no such folder, here or below runs/{known}")
+
+
+def _age(path: Path) -> float:
+    return path.stat().st_mtime
+
+
+if __name__ == "__main__":
+    sys.exit(main())
