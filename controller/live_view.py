@@ -64,7 +64,7 @@ def render(state: ViewState, now: float) -> RenderableType:
         body.add_column(justify="right", min_width=7)
     body.add_row("reward", number(v.get("reward")), "entropy", number(v.get("entropy")),
                  "mismatch KL", number(v.get("mismatch_kl")))  # fmt: skip
-    body.add_row("turns", number(v.get("turns")), "M", number(v.get("uncertainty")), "KL", number(v.get("kl")))
+    body.add_row("turns", number(v.get("turns")), "M", number(v.get("uncertainty")), "KL", number(policy_kl(v)))
     body.add_row("tokens", number(v.get("trajectory_tokens")), "thoughts cut", percent(v.get("forced_share")),
                  "grad norm", number(v.get("grad_norm")))  # fmt: skip
     body.add_row("invalid", percent(v.get("invalid")), "cuts a turn", number(v.get("interventions")),
@@ -87,6 +87,11 @@ def parts_table(parts: Mapping[str, Part], now: float) -> RenderableType:
     for name, part in parts.items():
         table.add_row(name, part.doing, duration(now - part.since))
     return table
+
+
+def policy_kl(values: Mapping[str, float]) -> float | None:
+    """The KL to the reference policy where it is measured, else to the policy that sampled."""
+    return values.get("reference_kl", values.get("approx_kl"))
 
 
 def sparkline(values: list[float]) -> str:
@@ -135,7 +140,7 @@ def step_line(state: ViewState) -> str:
         f"M {number(v.get('uncertainty'))}",
         f"cut {percent(v.get('forced_share'))}",
         f"resamples {number(v.get('resamples'))}",
-        f"KL {number(v.get('kl'))}",
+        f"KL {number(policy_kl(v))}",
         f"mismatch {number(v.get('mismatch_kl'))}",
         f"grad {number(v.get('grad_norm'))}",
         f"stale {number(v.get('staleness'))}",
