@@ -43,7 +43,7 @@ def test_configuration_in_force(server: ValkeyServer) -> None:
     client = client_of(server)
     config = client.config_get("*")
     assert config["bind"] == "127.0.0.1"
-    assert (config["appendonly"], config["appendfsync"], config["save"]) == ("yes", "everysec", "")
+    assert (config["appendonly"], config["appendfsync"], config["save"]) == ("yes", "always", "")
     assert (config["maxmemory-policy"], config["maxmemory"]) == ("noeviction", str(1024 * 2**20))
     assert client.info("server")["process_id"] == server.pid
     assert os.getsid(server.pid) == server.pid != os.getsid(0)
@@ -75,7 +75,7 @@ def test_kill_9_loses_nothing_that_was_confirmed(server: ValkeyServer) -> None:
         assert confirmed <= kept <= confirmed + 1  # the write whose answer was cut off may have been done
         confirmed = kept
         server._restarts.clear()
-    assert confirmed > 50
+    assert confirmed > 10
 
 
 def test_ensure_alive_of_a_healthy_server_does_nothing(server: ValkeyServer) -> None:
@@ -243,13 +243,32 @@ def test_full_disk_at_the_start_and_in_between(tmp_path: Path) -> None:
         with pytest.raises(ValkeyError, match=r"No space left on device|the disk is full"):
             ValkeyServer(disk / "q").start()
         ballast.unlink()
-        with ValkeyServer(disk / "q") as server:
-            client = client_of(server)
-            with pytest.raises(redis.ResponseError, match="MISCONF"):
-                for _ in range(40):
-                    client.rpush("list", b"x" * 20_000)
-                    time.sleep(0.05)
-            assert not server.ensure_alive()  # alive: what is confirmed stays readable
+        server = ValkeyServer(disk / "q", max_restarts=2)
+        server.start()
+        client, kept = client_of(server), 0
+        with pytest.raises(redis.RedisError):
+            for _ in range(40):
+                client.rpush("list", b"x" * 20_000)
+                kept += 1
+        ballast.write_bytes(b"x" * (os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
+        with pytest.raises(ValkeyError, match=r"No space left on device|the disk is full"):
+            server.ensure_alive()
+        server.stop()
+        ballast.unlink()
+        server.start()
+        assert kept <= int(client_of(server).llen("list")) <= kept + 1  # type: ignore[arg-type]
+        server.stop()
+
+
+def test_full_disk_without_waiting_for_it_is_survived(tmp_path: Path) -> None:
+    """With another fsync the server refuses writes and PING, and lives: it is no reason to restart it."""
+    with small_disk(tmp_path / "disk", "size=256k") as disk, ValkeyServer(disk / "q", fsync="no") as server:
+        client = client_of(server)
+        with pytest.raises(redis.ResponseError, match="MISCONF"):
+            for _ in range(40):
+                client.rpush("list", b"x" * 20_000)
+                time.sleep(0.02)
+        assert not server.ensure_alive()
 
 
 def test_corrupt_append_only_file(tmp_path: Path) -> None:
