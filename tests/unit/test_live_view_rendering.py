@@ -12,8 +12,8 @@ from controller.live_view import LiveView, Part, ViewState, duration, number, re
 VALUES = {
     "success": 0.25, "success_moving": 0.2, "reward": 2.5, "turns": 11.0, "trajectory_tokens": 312.0, "entropy": 0.41,
     "uncertainty": 0.33, "interventions": 0.22, "resamples": 0.12, "forced_share": 0.2, "approx_kl": 1e-5,
-    "mismatch_kl": 3e-6, "grad_norm": 0.7, "staleness": 0.6, "tokens_per_s": 2400.0, "busy_generation": 0.7, "busy_learner": 0.5,
-    "busy_weights": 0.01, "busy_idle": 0.0, "eta_s": 1260.0,
+    "mismatch_kl": 3e-6, "grad_norm": 0.7, "staleness": 0.6, "tokens_per_s": 2400.0,
+    "busy_generation": 0.7, "busy_learner": 0.5, "busy_weights": 0.01, "busy_idle": 0.0, "eta_s": 1260.0,
 }  # fmt: skip
 
 
