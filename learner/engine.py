@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import sys
+from contextlib import AbstractContextManager
 from datetime import timedelta
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -123,6 +124,16 @@ def _import_deepspeed() -> ModuleType:
 def set_learning_rate(engine: DeepSpeedEngine, lr: float) -> None:
     for group in engine.optimizer.param_groups:
         group["lr"] = lr
+
+
+def gathered(engine: DeepSpeedEngine) -> AbstractContextManager[None]:
+    """Whole parameters on every rank while it is open; only ZeRO stage 3 splits them."""
+    if engine.zero_optimization_stage() < 3:
+        return contextlib.nullcontext()
+    context: AbstractContextManager[None] = _import_deepspeed().zero.GatheredParameters(
+        list(engine.module.parameters())
+    )
+    return context
 
 
 def guarded_step(engine: DeepSpeedEngine) -> StepResult:

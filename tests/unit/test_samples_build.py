@@ -1,0 +1,82 @@
+"""Groups -> samples: what is trained on, what is masked, what is rejected."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from envs.records import RecordError, TrajectoryGroup
+from learner.samples import build_samples, group_advantages
+from learner.settings import AdvantageSettings
+from tests.learner_groups import make_group, random_groups
+
+SETTINGS = AdvantageSettings()
+
+
+def test_one_sample_a_turn_with_the_accepted_tokens() -> None:
+    groups = random_groups(3, seed=1)
+    samples, metrics = build_samples(groups, SETTINGS)
+    turns = [turn for group in groups for trajectory in group.trajectories for turn in trajectory.turns]
+    assert len(samples) == len(turns) == metrics["turns"]
+    for sample, turn in zip(samples, turns, strict=True):
+        np.testing.assert_array_equal(sample.response_ids, turn.accepted.token_ids)
+        np.testing.assert_array_equal(sample.loss_mask, ~turn.accepted.forced)
+        assert np.all(sample.advantages == sample.advantages[0])
+
+
+def test_advantage_is_on_every_token_of_the_turn() -> None:
+    group = make_group([[0.0, 10.0], [0.0]])
+    samples, _ = build_samples([group], SETTINGS)
+    expected = np.concatenate(group_advantages(group, SETTINGS)).astype(np.float32)
+    np.testing.assert_array_equal([sample.advantages[0] for sample in samples], expected)
+
+
+def test_turn_with_only_forced_tokens_is_left_out() -> None:
+    group = make_group([[0.0, 10.0], [0.0]])
+    turn = group.trajectories[0].turns[0]
+    forced = dataclasses.replace(turn.accepted, forced=np.ones(len(turn.accepted.token_ids), dtype=np.bool_))
+    trajectory = dataclasses.replace(
+        group.trajectories[0], turns=(dataclasses.replace(turn, accepted=forced), group.trajectories[0].turns[1])
+    )
+    changed = dataclasses.replace(group, trajectories=(trajectory, group.trajectories[1]))
+    assert len(build_samples([changed], SETTINGS)[0]) == 2
+
+
+def test_metrics_without_a_measurement_are_left_out() -> None:
+    _, metrics = build_samples([make_group([[0.0], [0.0]])], SETTINGS)
+    assert "gamma_mean" not in metrics
+    assert "turns_per_success" not in metrics
+    assert metrics["groups_without_signal"] == 1.0
+    assert metrics["success"] == 0.0
+    assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_metrics_count_what_happened() -> None:
+    group = make_group([[0.0, 10.0], [0.0]], invalid=[[True, False], [False]], forced=2)
+    _, metrics = build_samples([group], SETTINGS)
+    assert metrics["success"] == 0.5
+    assert metrics["groups_without_signal"] == 0.0
+    assert metrics["invalid_rate"] == pytest.approx(1 / 3)
+    assert metrics["turns_per_trajectory"] == 1.5
+    assert metrics["turns_per_success"] == 2.0
+    assert metrics["tti_rate"] == 1.0
+    assert metrics["reward_mean"] == 5.0
+
+
+def test_nan_reward_is_rejected() -> None:
+    with pytest.raises(RecordError, match="reward must be finite"):
+        make_group([[math.nan], [0.0]])
+
+
+def test_behaviour_logprob_that_is_not_finite_is_rejected() -> None:
+    group: TrajectoryGroup = make_group([[1.0], [0.0]], logprob=math.nan)
+    with pytest.raises(ValueError, match="run/0/0/0 turn 0: the behaviour log-probability"):
+        build_samples([group], SETTINGS)
+
+
+def test_no_groups_is_an_error() -> None:
+    with pytest.raises(ValueError, match="no groups"):
+        build_samples([], SETTINGS)
