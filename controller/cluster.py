@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 ACTOR_START_TIMEOUT_S = 120.0
 """Longest wait for an actor that loads no model."""
 
+OBJECT_STORE_BYTES = 512 * 2**20
+"""Ray's object store beside the weights (which are there twice while they change): groups on their way."""
+
 PING_EVERY_S = 2.0
 PING_TIMEOUT_S = 60.0
 """An actor that answers nothing for so long is taken for frozen, killed and replaced."""
@@ -54,7 +57,8 @@ class Cluster:
         self.restarts: Counter[str] = Counter()
         self.status: dict[str, dict[str, Any]] = {}
         self._with_learner = with_learner
-        self._session = RaySession(run_folder)
+        model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
+        self._session = RaySession(run_folder, object_store_bytes=OBJECT_STORE_BYTES + 3 * model_bytes)
         self._weights: tuple[int, Any] | None = None
         self._reviving: dict[str, asyncio.Lock] = {}
         self._router_pid: int | None = None
@@ -67,7 +71,7 @@ class Cluster:
 
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self._create_inference() for name in names}
-        self.router = RouterActor.remote(self.inference, self._router_settings())
+        self.router = RouterActor.remote(self._router_settings())
         self.env = [self._create_env() for _ in range(self.config.rollout.num_env_actors)]
         starts = [self._start_inference(name) for name in names]
         starts += [self._start_env(index) for index in range(len(self.env))]
@@ -138,14 +142,24 @@ class Cluster:
         await self._up(f"env-{index}", self.env[index].status.remote(), ACTOR_START_TIMEOUT_S)
 
     async def _start_router(self) -> None:
-        await self._up("router", self.router.status.remote(), ACTOR_START_TIMEOUT_S)
+        await self._up("router", self._introduce_servers(), ACTOR_START_TIMEOUT_S)
+
+    async def _introduce_servers(self) -> None:
+        """A router that was just (re)started knows no server; turns wait meanwhile."""
+        for name, actor in self.inference.items():
+            await bounded(self.router.replace_server.remote(name, actor), PING_TIMEOUT_S, f"router: adding {name}")
+        status = await bounded(self.router.status.remote(), PING_TIMEOUT_S, "router: status")
+        self._router_pid = status["pid"]
 
     async def _start_learner(self) -> None:
-        from learner.learner_actor import LearnerActor
+        from learner.learner_actor import LearnerActor, actor_options
 
         config = self.config
-        self.learner = LearnerActor.remote(str(self.policy), config.learner, config.advantage, config.seed)
-        await self._up("learner", self.learner.status.remote(), config.inference.start_timeout_s)
+        options = {**actor_options(config.learner), "num_cpus": 0}
+        self.learner = LearnerActor.options(**options).remote(
+            str(self.policy), config.learner, config.advantage, config.seed
+        )
+        await self._up("learner", self.learner.ready.remote(), config.inference.start_timeout_s)
 
     async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
         started = time.monotonic()
@@ -154,25 +168,31 @@ class Cluster:
         except DeadlineError:
             raise
         except Exception as error:  # the boundary that stops: the part's name is added to whatever it died of
-            raise PartLost(f"{name} did not start: {_cause(error)}") from error
+            raise PartLost(f"{name} did not start: {cause_of(error)}") from error
         logger.info("%s is up after %.1f s", name, time.monotonic() - started)
 
     async def publish(self, version: int, weights: Any) -> dict[str, Any]:
-        """Makes `weights` (a Ray reference) live under `version` on every inference server; their reports by name."""
+        """Makes `weights` (a Ray reference) live under `version` on every inference server.
+
+        Their reports by name; a server that was replaced meanwhile came up with these weights and has none.
+        """
         self._weights = (version, weights)
         names = list(self.inference)
         reports = await asyncio.gather(*(self._publish_to(name, version, weights) for name in names))
-        return dict(zip(names, reports, strict=True))
+        return {name: report for name, report in zip(names, reports, strict=True) if report is not None}
 
-    async def _publish_to(self, name: str, version: int, weights: Any) -> Any:
+    async def _publish_to(self, name: str, version: int, weights: Any) -> Any | None:
         while True:
             actor = self.inference[name]
             try:
+                status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
+                if status["version"] == version:
+                    return None
                 call = actor.update_weights.remote(version, weights)
                 return await bounded(call, self.config.inference.update_timeout_s, f"{name}: weight update {version}")
             except Exception as error:  # the boundary that retries: a broken engine is replaced, within its budget
-                logger.warning("%s: weight update %d failed: %s", name, version, _cause(error))
-                await self.revive_inference(name, actor, _cause(error))
+                logger.warning("%s: weight update %d failed: %s", name, version, cause_of(error))
+                await self.revive_inference(name, actor, cause_of(error))
 
     async def revive_inference(self, name: str, dead: Any, cause: str) -> None:
         """Replaces an inference actor, with the newest weights. Does nothing when somebody else was faster."""
@@ -228,7 +248,7 @@ class Cluster:
         try:
             status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
         except Exception as error:  # the boundary that restarts
-            await self.revive_inference(name, actor, _cause(error))
+            await self.revive_inference(name, actor, cause_of(error))
             return
         self.status[name] = status
         if status["state"] in ("failed", "stopped"):
@@ -239,7 +259,7 @@ class Cluster:
         try:
             self.status[f"env-{index}"] = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"env-{index}: status")
         except Exception as error:  # the boundary that restarts
-            await self.revive_env(index, actor, _cause(error))
+            await self.revive_env(index, actor, cause_of(error))
 
     async def _check_router(self) -> None:
         """Ray restarts the router with the servers of its creation; it has to be told of later ones."""
@@ -251,13 +271,11 @@ class Cluster:
         except Exception as error:  # the boundary that restarts: Ray does it, within the same budget as ours
             self.restarts["router"] += 1
             if self.restarts["router"] > MAX_RESTARTS * 10:
-                raise PartLost(f"router: {_cause(error)}") from error
+                raise PartLost(f"router: {cause_of(error)}") from error
             return
         if self._router_pid not in (None, status["pid"]):
             logger.warning("router was restarted")
-            for name, actor in self.inference.items():
-                await bounded(self.router.replace_server.remote(name, actor), PING_TIMEOUT_S, f"router: adding {name}")
-        self._router_pid = status["pid"]
+            await self._introduce_servers()
         self.status["router"] = status
 
     @staticmethod
@@ -273,11 +291,11 @@ class Cluster:
             try:
                 await bounded(call, 10.0, f"{name}: stopping")
             except Exception as error:  # the boundary that stops: what does not end by itself is killed below
-                logger.info("%s", _cause(error))
+                logger.info("%s", cause_of(error))
         await asyncio.to_thread(self._session.stop)
 
 
-def _cause(error: BaseException) -> str:
+def cause_of(error: BaseException) -> str:
     """What an actor died of, in one line: Ray's own wrapping left out."""
     inner = getattr(error, "cause", None) or error
     lines = [line for line in str(inner).strip().splitlines() if line.strip()]

@@ -14,7 +14,8 @@ from typing import Any
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.rollout import EnvTimeout, ReplayMismatch, TrajectorySpec
-from controller.cluster import Cluster
+from controller.busy import BusyMeter
+from controller.cluster import Cluster, cause_of
 from controller.deadline import DeadlineError, bounded
 from envs.records import Trajectory, Turn
 
@@ -31,8 +32,9 @@ class TrajectoryFailed(RuntimeError):
 class Player:
     """`play(spec)` gives the Trajectory or raises TrajectoryFailed."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Cluster, busy: BusyMeter | None = None) -> None:
         self._cluster = cluster
+        self._busy = busy or BusyMeter()
         self._rollout = cluster.config.rollout
         self._in_flight: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
@@ -57,13 +59,14 @@ class Player:
             self._in_flight[index] += 1
             call = actor.run.remote(spec, replay)
             try:
-                return await bounded(call, self._rollout.trajectory_timeout_s, f"trajectory {spec.trajectory_id}")
+                with self._busy.span("generation"):
+                    return await bounded(call, self._rollout.trajectory_timeout_s, f"trajectory {spec.trajectory_id}")
             except RayTaskError as error:
                 failure: Exception = error.cause if isinstance(error.cause, Exception) else error
                 failed += 1
             except RayActorError as error:
                 failure = error
-                await self._cluster.revive_env(index, actor, f"{type(error).__name__}: {error}".splitlines()[0])
+                await self._cluster.revive_env(index, actor, cause_of(error))
             except DeadlineError as error:
                 failure = error
                 failed += 1

@@ -25,13 +25,13 @@ PROCESS_FILE = "processes.json"
 """In the run folder while the run lives: its processes, so that `resume` can clean up after a kill -9."""
 
 STOP_PATIENCE_S = 10.0
-OBJECT_STORE_BYTES = 512 * 2**20
 
 
 class RaySession:
     """Start it once, stop it once; `stop` is safe to call at any time and more than once."""
 
-    def __init__(self, run_folder: Path | None = None) -> None:
+    def __init__(self, run_folder: Path | None, object_store_bytes: int) -> None:
+        self._object_store_bytes = object_store_bytes
         self._folder: Path | None = None
         self._roots: list[psutil.Process] = []
         self._family: dict[int, psutil.Process] = {}
@@ -40,19 +40,23 @@ class RaySession:
     def start(self) -> None:
         """Blocks for about ten seconds. Raises what `ray.init` raises."""
         import ray
+        from ray._raylet import AuthenticationTokenLoader, Config
 
         self._folder = Path(tempfile.mkdtemp(prefix="t2po-ray-"))
         token = self._folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32), encoding="ascii")
         os.environ.update(_environment(token))
+        # Ray read both at its import, which may have been long ago (and another session's).
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
         before = set(psutil.Process().children())
         ray.init(
             address="local",
             num_cpus=1,  # every actor asks for 0: the machine's cores are shared by hand (settings.num_threads)
             include_dashboard=False,
             _temp_dir=str(self._folder),
-            object_store_memory=OBJECT_STORE_BYTES,
+            object_store_memory=self._object_store_bytes,
             log_to_driver=False,
             logging_level="error",
             namespace="t2po",

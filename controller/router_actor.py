@@ -36,10 +36,13 @@ class RayServer:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=8192)
 class RouterActor:
-    """A restart loses the turns of live trajectories (they go on; only their replay starts afresh), nothing else."""
+    """A restart loses the turns of live trajectories (they go on; only their replay starts afresh), nothing else.
 
-    def __init__(self, servers: dict[str, Any], settings: RouterSettings) -> None:
-        self._router = Router([RayServer(name, actor) for name, actor in servers.items()], settings)
+    Servers are introduced by `replace_server`: what the constructor gets would be stale after a restart.
+    """
+
+    def __init__(self, settings: RouterSettings) -> None:
+        self._router = Router([], settings)
 
     async def request_turn(
         self, request: TurnRequest, sampling: Literal["train", "eval"], unseen: tuple[Turn, ...] = ()

@@ -1,0 +1,127 @@
+"""The optimizer steps: groups of a step -> learner -> weights live everywhere -> slots free -> numbers.
+
+Owns: the order of these, and the numbers of a step. Called by `controller.train`. Must not know: how
+groups are made, how a checkpoint is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from controller.busy import BusyMeter
+from controller.cluster import Cluster, PartLost, cause_of
+from controller.deadline import bounded
+from controller.inbox import Inbox
+from controller.metrics import MovingMean, rollout_metrics
+from controller.player import Player
+from controller.slots import GroupSlots
+from controller.trajectory_log import write_trajectories
+from envs.records import TrajectoryGroup
+
+PARTS = ["generation", "learner", "weights"]
+"""Parts whose shares of the time are shown; idle is when none of them is busy."""
+
+STEP_TIMES_KEPT = 5
+"""Steps that the estimate of the remaining time is taken from."""
+
+
+class Update:
+    """`run_step(step)` does one optimizer step and returns its metrics."""
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        inbox: Inbox,
+        slots: GroupSlots,
+        player: Player,
+        busy: BusyMeter,
+        *,
+        trajectories: Path,
+        damaged: Callable[[list[str]], None],
+        come_round: Callable[[], None],
+        say: Callable[[str, str], None],
+    ) -> None:
+        """`come_round` is called at least every second while waiting; it may raise. `say(part, doing)`: the view."""
+        self._cluster = cluster
+        self._config = cluster.config
+        self._inbox = inbox
+        self._slots = slots
+        self._player = player
+        self._busy = busy
+        self._trajectories = trajectories
+        self._damaged = damaged
+        self._come_round = come_round
+        self._say = say
+        self._success = MovingMean()
+        self._step_times = MovingMean(STEP_TIMES_KEPT)
+
+    async def run_step(self, step: int) -> tuple[list[TrajectoryGroup], dict[str, float]]:
+        """Step number `step` trains policy version `step` and makes version step + 1 live."""
+        size = self._config.rollout.groups_per_step
+        indices = list(range(step * size, (step + 1) * size))
+        began = time.monotonic()
+        self._say("learner", f"waiting for the groups of step {step + 1}")
+        groups = await self._inbox.take(indices, self._patience_s, self._damaged, self._come_round)
+        waited = time.monotonic() - began
+        learned = await self.train(groups, step)
+        report = await self.publish(step + 1)
+        lag = self._slots.consume(indices, step)
+        self._slots.publish(step + 1)
+        await asyncio.to_thread(write_trajectories, self._trajectories, step + 1, groups)
+        values = {**learned, **rollout_metrics(groups, step), **report, "wait_s": waited, "slot_lag": float(lag)}
+        values |= await self._flow(step, values)
+        return groups, values
+
+    async def train(self, groups: list[TrajectoryGroup], version: int) -> dict[str, float]:
+        """One `train_step` of the learner. Its death ends the run: only a checkpoint has its state."""
+        self._say("learner", f"step {version + 1}: training on {len(groups)} groups")
+        with self._busy.span("learner"):
+            call = self._cluster.learner.train_step.remote(groups, version)
+            try:
+                return await bounded(call, self._config.learner.step_timeout_s, f"learner: step {version + 1}")
+            except Exception as error:  # the boundary that stops
+                raise PartLost(f"learner failed in step {version + 1}: {cause_of(error)}") from error
+
+    async def publish(self, version: int) -> dict[str, float]:
+        """The learner's weights go live everywhere as `version`; size and times of it."""
+        self._say("learner", f"sending weights of version {version}")
+        began = time.monotonic()
+        with self._busy.span("weights"):
+            weights = self._cluster.learner.weights.remote()
+            reports: dict[str, Any] = await self._cluster.publish(version, weights)
+        return {
+            "weights_s": time.monotonic() - began,
+            "weights_bytes": float(sum(report.bytes for report in reports.values())),
+            "weights_pause_s": max((report.pause_seconds for report in reports.values()), default=0.0),
+        }
+
+    async def _flow(self, step: int, values: dict[str, float]) -> dict[str, float]:
+        """Numbers of the loop itself."""
+        shares, seconds = self._busy.shares(PARTS)
+        typical = self._step_times.add(seconds)
+        flow = {
+            "success_moving": self._success.add(values["success"]),
+            "skipped_steps": values.get("updates_skipped", 0.0),
+            "tokens_per_s": values["sampled_tokens"] / seconds,
+            "queue_depth": float(await self._inbox.depth()),
+            "groups_ready": float(self._inbox.num_ready),
+            "groups_under_way": float(self._slots.held - self._inbox.num_ready),
+            "step_s": seconds,
+            "eta_s": typical * (self._config.steps - step - 1),
+            "replayed_turns": float(self._player.replayed_turns),
+            "repeated_groups": float(self._inbox.repeated),
+            **{f"busy_{part}": share for part, share in shares.items()},
+            **{f"restarts_{part}": float(count) for part, count in self._cluster.restarts.items()},
+            **{f"failed_attempts_{reason}": float(count) for reason, count in self._player.failures.items()},
+        }
+        return flow
+
+    @property
+    def _patience_s(self) -> float:
+        """A backstop: every trajectory has its own deadline and a budget of attempts, all far below this."""
+        rollout = self._config.rollout
+        return rollout.trajectory_timeout_s * rollout.max_attempts + 2 * self._config.inference.start_timeout_s
