@@ -26,9 +26,11 @@ check: lint  ## what to run before a commit: lint, types, contracts, unit tests
 	@$(BIN) pytest tests/unit -m "not gpu and not slow"
 
 lint: setup  ## ruff, mypy, import contracts
-	@$(BIN) ruff check --quiet . && $(BIN) ruff format --check --quiet . && echo "ruff: clean"
+	@$(BIN) ruff check --quiet --output-format concise .
+	@$(BIN) ruff format --check --quiet . || { $(BIN) ruff format --check . ; echo "format them: .venv/bin/ruff format ."; exit 1; }
+	@echo "ruff: clean"
 	@$(BIN) mypy
-	@PYTHONPATH=. .venv/bin/lint-imports --no-timing > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
+	@PYTHONPATH=. .venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "import contracts: kept"
 
 clean:  ## remove caches and builds (.venv and runs stay)
