@@ -10,6 +10,7 @@ more. The automaton is expanded to whole tokens once, so that following a reply 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -45,25 +46,28 @@ class ThoughtAutomaton:
     next_state: NDArray[np.int16]
     first_inside: int
     done: int
+    pieces: Sequence[str]
+    opening: str
+    closing: str
 
     def run(self, state: int, token_ids: Sequence[int]) -> int:
         for token in token_ids:
             state = int(self.next_state[state, token])
         return state
 
-    def thought_length(self, state: int, token_ids: Sequence[int]) -> int:
-        """Thinking tokens of a reply: between the markers, without the tokens that write the closing one."""
-        length = closing = 0
-        for token in token_ids:
-            inside = self.first_inside <= state < self.done
-            state = int(self.next_state[state, token])
-            if inside:
-                # Tokens that may be the beginning of the closing marker count only once they prove not to be.
-                closing = closing + 1 if state > self.first_inside else 0
-                length += 1
-            if state == self.done:
-                break
-        return length - closing if state == self.done else length
+    def thought_length(self, token_ids: Sequence[int], starts_inside: bool) -> int:
+        """Thinking tokens of a reply: those wholly between the markers (or to the end, if it was not closed)."""
+        texts = [self.pieces[token] for token in token_ids]
+        whole = "".join(texts)
+        opened = 0 if starts_inside else whole.find(self.opening)
+        if opened < 0:
+            return 0
+        first = opened if starts_inside else opened + len(self.opening)
+        closed = whole.find(self.closing, first)
+        ends = list(itertools.accumulate(map(len, texts)))
+        return sum(
+            end - len(text) >= first and (closed < 0 or end <= closed) for text, end in zip(texts, ends, strict=True)
+        )
 
 
 def _match_progress(marker: str, written: str) -> int:
@@ -71,9 +75,7 @@ def _match_progress(marker: str, written: str) -> int:
     return max(length for length in range(len(marker) + 1) if written.endswith(marker[:length]))
 
 
-def build_automaton(
-    pieces: Sequence[str], opening: str = THINK_OPEN, closing: str = THINK_CLOSE
-) -> ThoughtAutomaton:
+def build_automaton(pieces: Sequence[str], opening: str = THINK_OPEN, closing: str = THINK_CLOSE) -> ThoughtAutomaton:
     """The automaton over tokens with these texts (index = token id)."""
     for marker in (opening, closing):
         if not marker or not marker.isascii() or any(char.isspace() for char in marker):
@@ -99,7 +101,7 @@ def build_automaton(
     for place in range(int(lengths.max(initial=0))):
         tokens = np.flatnonzero(lengths > place)
         table[:, tokens] = by_char[table[:, tokens], columns[starts[tokens] + place]]
-    return ThoughtAutomaton(table, first_inside, done)
+    return ThoughtAutomaton(table, first_inside, done, pieces, opening, closing)
 
 
 def token_pieces(tokenizer: Tokenizer, vocabulary: int) -> list[str]:

@@ -364,8 +364,9 @@ class TTIProcessor(LogitsProcessor):
             fired_at = fired_at if fired_at < count else -1
             signal_range = _range_of(slot.request.range or _EMPTY_RANGE, history)
         fired = FIRED_NAMES[int(last[Column.FIRED])] if fired_at >= 0 else ""
-        start = self._automaton.first_inside if slot.request.starts_inside else 0
-        thinking = self._automaton.thought_length(start, slot.output[:count])
+        thinking = self._automaton.thought_length(
+            _without_placeholders(slot.output[:count]), slot.request.starts_inside
+        )
         queue_length = len(self._queue_lists[slot.queue_id])
         self._forget(request_id)
         return {
@@ -416,9 +417,7 @@ class WorkerExtension:
 
     model_runner: Any
 
-    def t2po_take(
-        self, finished: list[tuple[str, int]], dropped: list[str]
-    ) -> list[dict[str, Any] | None]:
+    def t2po_take(self, finished: list[tuple[str, int]], dropped: list[str]) -> list[dict[str, Any] | None]:
         return self._tti_processor().take([(name, count) for name, count in finished], dropped)
 
     def t2po_kept(self) -> dict[str, int]:

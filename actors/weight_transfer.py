@@ -85,20 +85,21 @@ class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
             initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: SharedFileUpdate) -> None:
-        with safe_open(update_info.path, framework="pt") as file:
-            names = list(file.keys())
-            expected = self._missing(set(names))
-            if expected:
-                raise WeightTransferError(f"weight update: {update_info.path} lacks {sorted(expected)[:5]}")
-            with torch.device(self.device):
-                model: Any = self.model
-                model.load_weights((name, file.get_tensor(name)) for name in names)
+        with safe_open(update_info.path, framework="pt") as file, torch.device(self.device):
+            model: Any = self.model
+            loaded = model.load_weights((name, file.get_tensor(name)) for name in file.keys())
+        self._check_complete(set(loaded))
 
-    def _missing(self, given: set[str]) -> set[str]:
-        """Names that the update must hold: one that a layer lacks would silently stay as it was."""
-        if not given:
-            return {"every weight"}
-        return set()
+    def _check_complete(self, loaded: set[str]) -> None:
+        """A weight that the update lacks would silently stay as it was."""
+        expected = {name for name, _ in self.model.named_parameters()}
+        if self._tied:
+            expected = {name for name in expected if not name.startswith("lm_head.")}
+        if missing := sorted(expected - loaded):
+            raise WeightTransferError(
+                f"weight update: {len(missing)} of {len(expected)} weights were not given, such as {missing[:3]}; "
+                "pass every weight under its Hugging Face name"
+            )
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
@@ -107,11 +108,14 @@ class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
             finalize_layerwise_reload(self.model, self.model_config)
         self._refresh_tied_head()
 
+    @property
+    def _tied(self) -> bool:
+        return bool(getattr(self.model_config.hf_text_config, "tie_word_embeddings", False))
+
     def _refresh_tied_head(self) -> None:
         """vLLM packs a copy of the output head for the CPU; of a tied head it does not renew that copy."""
         head = getattr(self.model, "lm_head", None)
-        tied = getattr(self.model_config.hf_text_config, "tie_word_embeddings", False)
-        if tied and head is not None and self.device.type == "cpu":
+        if self._tied and head is not None and self.device.type == "cpu":
             from vllm.model_executor.layers.utils import dispatch_cpu_unquantized_gemm
 
             dispatch_cpu_unquantized_gemm(head, remove_weight=False)
