@@ -67,8 +67,9 @@ def join_ranks(rank: int = 0, world_size: int = 1, address: str = "127.0.0.1", p
         "nccl" if use_cuda else "gloo", store=store, rank=rank, world_size=world_size, timeout=timeout
     )
     deepspeed = _import_deepspeed()
-    # It would compile a C++ extension for this (a minute, and g++ must be there); gloo does without.
-    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    # Its table of C++ extensions would call compilers to fill itself in, and then compile one for gloo (a
+    # minute, and g++ must be there). An empty table means: do without.
+    deepspeed.ops.__compatible_ops__ = {}
     deepspeed.init_distributed(dist_backend="nccl" if use_cuda else "gloo", auto_mpi_discovery=False)
 
 
@@ -115,7 +116,7 @@ def _import_deepspeed() -> ModuleType:
         import deepspeed
         from deepspeed.utils import logger
     for handler in logger.handlers:
-        if isinstance(handler, logging.StreamHandler):
+        if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
             handler.setStream(sys.stderr)
     logger.setLevel(logging.WARNING)
     return deepspeed
