@@ -5,41 +5,44 @@ Owns: the lines of `t2po status`. Called by the CLI. Must not know: Ray, or whet
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from pathlib import Path
 
 from controller.live_view import ViewState, duration, percent, sparkline, step_line
 from controller.metrics import read_metrics
+from controller.run_folder import RunFolder
 
 
-class NotARunError(ValueError):
-    """A folder that holds no run."""
-
-
-def status_lines(folder: Path, now: float | None = None) -> list[str]:
-    """The last step, the course of success, and how long ago anything happened."""
-    path = folder / "metrics.jsonl"
-    if not (folder / "config.toml").is_file():
-        raise NotARunError(f"{folder}: no config.toml; that is not the folder of a run")
-    steps = read_metrics(path) if path.is_file() else []
+def status_lines(path: Path, now: float | None = None) -> list[str]:
+    """The evaluations, the last step, the course of success, and how long ago anything happened."""
+    run = RunFolder.read(path)
+    total = run.config().steps
+    lines = _evaluations(run.evaluations)
+    steps = read_metrics(run.metrics) if run.metrics.is_file() else []
     if not steps:
-        return [f"{folder}: no step is finished yet"]
+        return [*lines, f"{path}: no step is finished yet"]
     last = steps[-1]
-    total = _planned_steps(folder)
-    success = [step.values.get("success", float("nan")) for step in steps]
-    state = ViewState(run=folder.name, total_steps=total or last.step, step=last.step, values=last.values)
+    success = [step.values.get("success", math.nan) for step in steps]
     age = (time.time() if now is None else now) - last.time
     return [
-        step_line(state),
+        *lines,
+        step_line(ViewState(run=path.name, total_steps=total, step=last.step, values=last.values)),
         f"success {percent(success[0])} → {percent(success[-1])}  {sparkline(success)}",
-        "finished" if total and last.step >= total else f"last step {duration(age)} ago",
+        "all steps done" if last.step >= total else f"last step {duration(age)} ago",
     ]
 
 
-def _planned_steps(folder: Path) -> int:
-    import tomllib
-
-    try:
-        return int(tomllib.loads((folder / "config.toml").read_text(encoding="utf-8")).get("steps", 0))
-    except (ValueError, TypeError):
-        return 0
+def _evaluations(folder: Path) -> list[str]:
+    """One line a result, oldest first. A file that cannot be read is left out: it is being written."""
+    rows = []
+    for path in folder.glob("*.json"):
+        try:
+            row = json.loads(path.read_text(encoding="utf-8"))
+            low, high = row["interval"]
+            text = f"{row['label']}: {row['panel']} {row['success']:.1%} [{low:.1%}, {high:.1%}]"
+            rows.append((row["time"], f"{text} ({row['won']}/{row['played']} tasks)"))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return [line for _, line in sorted(rows)]

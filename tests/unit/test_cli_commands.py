@@ -12,7 +12,9 @@ import pytest
 
 from controller import cli
 from controller.cli import main
+from controller.config import RunConfig
 from controller.metrics import MetricsLog, StepMetrics
+from controller.run_folder import RunFolder
 from envs.data_folder import DataError
 from envs.panel import load_panel
 
@@ -150,16 +152,21 @@ def test_status_reads_a_run_folder(
     folder = tmp_path / "runs" / "first"
     folder.mkdir(parents=True)
     assert main(["status", "first"]) == 2
-    assert "not the folder of a run" in capsys.readouterr().err
-    (folder / "config.toml").write_text("steps = 4\n")
+    assert str(folder) in capsys.readouterr().err
+    folder.rmdir()
+    run = RunFolder.create(RunConfig(steps=4, name="first"), "alfworld")
     assert main(["status", "first"]) == 0
     assert "no step is finished" in capsys.readouterr().out
-    log = MetricsLog(folder / "metrics.jsonl")
+    log = MetricsLog(run.metrics)
     log.write(StepMetrics(step=1, values={"success": 0.25}))
     log.write(StepMetrics(step=2, values={"success": 0.5}))
     log.close()
+    result = {"label": "before", "panel": "unseen", "success": 0.2, "interval": [0.1, 0.3], "won": 2, "played": 10}
+    (run.evaluations / "a.json").write_text(json.dumps({**result, "time": 1.0}))
+    (run.evaluations / "b.json").write_text("{")
     assert main(["status", "first"]) == 0
     out = capsys.readouterr().out
+    assert "before: unseen 20.0% [10.0%, 30.0%] (2/10 tasks)" in out
     assert "step 2/4" in out
     assert "25% → 50%" in out
     assert main(["status", "secnd"]) == 2
