@@ -9,6 +9,7 @@ format 2.1.1 are upgraded by keeping problem and task sentence: the wording of c
 
 from __future__ import annotations
 
+import contextlib
 import json
 import lzma
 import os
@@ -184,7 +185,8 @@ def _store(path: Path, rows: list[dict[str, Any]]) -> Path:
         partial.write_bytes(lzma.compress(text.encode(), preset=6))
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
         raise DataError(
             f"{path}: cannot be written ({error}): free space, or set T2PO_DATA to another folder"
         ) from error

@@ -17,6 +17,8 @@ Fact = tuple[str, ...]
 
 _TOKEN = re.compile(r"\(|\)|;[^\n]*|[^\s();]+")
 _STATE_FLAGS = frozenset({"isclean", "ishot", "iscool", "issliced"})
+_TWO_PLACED = {"atlocation", "receptacleatlocation", "objectatlocation", "receptacletype", "objecttype", "cancontain"}
+_TWO_PLACED |= {"inreceptacle", "inreceptacleobject", "wasinreceptacle", "holds", "="}
 _STATIC_FLAGS = frozenset({"cleanable", "heatable", "coolable", "sliceable"})
 
 
@@ -70,7 +72,7 @@ def read_form(text: str) -> list[Form]:
 
 def parse_problem(text: str) -> Problem:
     """Read one problem; raises DataError when a section is missing or the goal has a shape the engine cannot judge."""
-    sections = {form[0]: form for form in read_form(text) if isinstance(form, list) and form}
+    sections = {str(form[0]): form for form in read_form(text) if isinstance(form, list) and form}
     for name in (":init", ":goal"):
         if name not in sections:
             raise DataError(f"PDDL problem has no {name} section: not an ALFWorld game, or damaged")
@@ -83,8 +85,14 @@ def parse_problem(text: str) -> Problem:
         words = [part for part in form if isinstance(part, str)]
         if len(words) != len(form):
             raise DataError(f"PDDL :init holds a nested form {form!r}, expected a plain fact: the file is damaged")
-        facts.append(tuple(words))
+        facts.append(_checked(tuple(words)))
     return Problem(tuple(facts), _read_goal(sections[":goal"]))
+
+
+def _checked(atom: Fact) -> Fact:
+    if not atom or len(atom) != 1 + (2 if atom[0] in _TWO_PLACED else 1):
+        raise DataError(f"PDDL problem holds {' '.join(atom)!r}, which has the wrong length: the file is damaged")
+    return atom
 
 
 def _atoms(form: Form) -> Iterator[Fact]:
@@ -93,12 +101,13 @@ def _atoms(form: Form) -> Iterator[Fact]:
         return
     head = form[0]
     if head == "exists":
-        yield from _atoms(form[2])
+        for part in form[2:]:
+            yield from _atoms(part)
     elif head in ("and", ":goal", "not"):
         for part in form[1:]:
             yield from _atoms(part)
     else:
-        yield tuple(part for part in form if isinstance(part, str))
+        yield _checked(tuple(part for part in form if isinstance(part, str)))
 
 
 def _read_goal(form: Form) -> Goal:
