@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,11 +58,12 @@ encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
 class JsonLines:
-    """One file, open for appending. Several threads may append: a line is one write."""
+    """One file, open for appending. Several threads may append."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file; an end that kill -9 left half-written is cut off."""
         self.path = path
+        self._lock = threading.Lock()
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as error:
@@ -78,11 +80,12 @@ class JsonLines:
         """Writes several lines as one: all of them are there or none."""
         data = b"".join(encode_json(record) + b"\n" for record in records)
         try:
-            size = os.fstat(self._descriptor).st_size
-            written = os.write(self._descriptor, data)
-            if written < len(data):  # the disk became full in the middle of the line
-                os.ftruncate(self._descriptor, size)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            with self._lock:
+                size = os.fstat(self._descriptor).st_size
+                written = os.write(self._descriptor, data)
+                if written < len(data):  # the disk became full in the middle of the line
+                    os.ftruncate(self._descriptor, size)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             if sync:
                 os.fsync(self._descriptor)
         except OSError as error:
