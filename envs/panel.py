@@ -56,17 +56,16 @@ def load_panel(env_name: str, panel_name: str, data_dir: Path | None = None) -> 
 
 
 def check_disjoint(*panels: Panel) -> None:
-    """Raise DataError when a task's content occurs in two of the panels, or twice in one; the message names it."""
-    owner: dict[str, tuple[str, str]] = {}
-    for panel in panels:
+    """Raise DataError when a task's content occurs in two of the panels; the message names it."""
+    owner: dict[str, tuple[int, str, str]] = {}
+    for place, panel in enumerate(panels):
         for task, digest in zip(panel.tasks, panel.digests, strict=True):
-            if digest in owner:
-                other, other_id = owner[digest]
+            other, other_name, other_id = owner.setdefault(digest, (place, panel.name, task.id))
+            if other != place:
                 raise DataError(
-                    f"task {task.id} of panel {panel.name!r} has the content of task {other_id} of panel {other!r}: "
-                    "remove one of the two, or the evaluation would measure memory"
+                    f"task {task.id} of panel {panel.name!r} has the content of task {other_id} of panel "
+                    f"{other_name!r}: remove one of the two, or the evaluation would measure memory"
                 )
-            owner[digest] = (panel.name, task.id)
 
 
 def find_task(panel: Panel, task_id: str) -> Task:

@@ -76,8 +76,8 @@ def fetch_official(source: Path, folder: Path | None = None) -> FetchReport:
         known = owner.setdefault(digest, (panel, row["id"]))
         if known[0] != panel:
             raise DataError(f"{origin}: game {row['id']} of {panel} has the content of {known[1]} of {known[0]}")
-        if known[1] != row["id"]:
-            report.skipped["same content as another game of its split"] += 1
+        if _split(known[1]) != _split(row["id"]):
+            report.skipped["in valid_train and in train"] += 1
             continue
         panels.setdefault(panel, {})[row["id"]] = row
     if not panels:
@@ -160,8 +160,12 @@ def _read_json(path: Path) -> dict[str, Any]:
     return loaded
 
 
+def _split(task_id: str) -> str:
+    return task_id.split("/", 1)[0]
+
+
 def _panel_of(task_id: str, origin: Path) -> str:
-    split = task_id.split("/", 1)[0]
+    split = _split(task_id)
     if split not in _PANEL_OF:
         raise DataError(
             f"{origin}: game {task_id!r} belongs to none of {', '.join(_PANEL_OF)}: keep the official folder names"

@@ -85,6 +85,16 @@ def test_one_content_in_two_splits_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "alfworld").exists()
 
 
+def test_the_extract_of_the_training_split_is_not_counted_twice(tmp_path: Path) -> None:
+    """valid_train repeats games of train; two equal games inside train would stay, as they do in the original."""
+    again = {**row(0, "train"), "id": "train/again/trial_1"}
+    rows = [row(0, "valid_train"), row(0, "train"), again, row(1, "valid_train")]
+    report = fetch_official(write_lines(tmp_path / "g.jsonl", rows), tmp_path)
+    assert report.counts == {"official-train": 3} and report.skipped["in valid_train and in train"] == 1
+    ids = {task.id for task in load_panel("alfworld", "official-train", tmp_path).tasks}
+    assert ids == {row(0, "train")["id"], again["id"], row(1, "valid_train")["id"]}
+
+
 def test_too_many_games(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PUBLISHED, "official-seen", 1)
     with pytest.raises(DataError, match="2 games for official-seen, only 1"):
