@@ -1,0 +1,212 @@
+"""The audit: what became of every group and trajectory, from a log alone.
+
+Owns: the events of `audit.jsonl`, writing them, and the verdict. Called by the training loop (writes) and by tests and
+`t2po` (judge). Must not know: how any of it came about.
+
+Events, one JSON line each, with the `group` they are about and a `time`:
+    issued     [index, task]         the group was begun (again, after a kill: that is no second group)
+    finished   trajectories          all siblings are played
+    queued     trajectories          the replay queue confirmed it
+    trained    step, trajectories    the optimizer step used it
+    dropped    reason, step          it will not be trained; or single `trajectories` of it, replaced by other attempts
+    committed  step                  a checkpoint holds every step up to this one
+    resumed    step                  the run goes on from the checkpoint of this step (0: from its beginning)
+
+What counts. A run that resumes from step s never did the steps after s: `resumed` takes back every `trained` and
+`dropped` of a later step, committed or not (the newest checkpoint may have been damaged), and commits the steps up to
+s, for which the `committed` line may be missing (killed between the commit and the line). So `trained` counts only
+when its step is part of the course that the last checkpoint holds. What was trained after that checkpoint is live: it
+will be committed, or taken back. `step` of a drop is the step under way when it was decided.
+
+Verdicts: `trained` exactly once in a committed step, `dropped` with a reason, else `live`. Everything else is a
+problem: trained twice, trained and dropped, trained without having been issued, siblings that differ between queue and
+step, one trajectory in two groups, indices that leave a gap.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from controller.durable_files import JsonLines, read_json_lines
+
+Verdict = Literal["trained", "dropped", "live"]
+
+
+class AuditLog:
+    """Appends events. Lines survive kill -9; `committed` and `resumed` are on the disk when `write` returns."""
+
+    def __init__(self, path: Path, resume_step: int | None = None) -> None:
+        """`resume_step`: the step of the checkpoint that the run goes on from; None at the start of a new run."""
+        self._lines = JsonLines(path)
+        if resume_step is not None:
+            self.write("resumed", step=resume_step)
+
+    def write(self, event: str, **fields: Any) -> None:
+        record = {"event": event, **fields, "time": round(time.time(), 3)}
+        self._lines.append(record, sync=event in ("committed", "resumed"))
+
+    def close(self) -> None:
+        self._lines.close()
+
+
+@dataclass(frozen=True, slots=True)
+class AuditReport:
+    """What became of everything. `groups` and `trajectories` map ids to verdicts."""
+
+    groups: dict[str, Verdict]
+    trajectories: dict[str, Verdict]
+    drop_reasons: dict[str, int]
+    committed_step: int
+    rolled_back: int
+    """`trained` lines that a resume took back."""
+    problems: list[str]
+
+    @property
+    def clean(self) -> bool:
+        return not self.problems
+
+    def counts(self) -> dict[Verdict, int]:
+        """Groups by verdict."""
+        found = Counter(self.groups.values())
+        return {"trained": found["trained"], "dropped": found["dropped"], "live": found["live"]}
+
+
+@dataclass(slots=True)
+class _Fate:
+    """All that the log says about one group, after what was taken back."""
+
+    issued: bool = False
+    task: str | None = None
+    queued: list[tuple[str, ...]] = field(default_factory=list)
+    trained: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    dropped: list[tuple[int, str]] = field(default_factory=list)
+    dropped_trajectories: list[tuple[int, str, str]] = field(default_factory=list)
+
+
+class _Course:
+    """Reads events in order."""
+
+    def __init__(self) -> None:
+        self.fates: dict[str, _Fate] = {}
+        self.indices: dict[int, str] = {}
+        self.committed = 0
+        self.rolled_back = 0
+        self.problems: list[str] = []
+
+    def read(self, number: int, record: dict[str, Any]) -> None:
+        try:
+            event, step = record["event"], int(record.get("step", 0))
+            if event == "committed":
+                self.committed = max(self.committed, step)
+                return
+            if event == "resumed":
+                self._take_back(step)
+                return
+            fate = self.fates.setdefault(record["group"], _Fate())
+            names = tuple(record.get("trajectories", ()))
+            if event == "issued":
+                fate.issued = True
+                self._check_order(record)
+            elif event in ("queued", "finished"):
+                if names:
+                    fate.queued.append(names)
+            elif event == "trained":
+                step = int(record["step"])
+                if step <= self.committed:
+                    self.problems.append(f"group {record['group']}: trained in step {step}, which was committed before")
+                fate.trained.append((step, names))
+            elif event == "dropped":
+                reason = str(record["reason"])
+                if names:
+                    fate.dropped_trajectories += [(step, name, reason) for name in names]
+                else:
+                    fate.dropped.append((step, reason))
+            else:
+                self.problems.append(f"line {number}: unknown event {event!r}")
+        except (KeyError, TypeError, ValueError) as error:
+            self.problems.append(f"line {number}: not an audit event ({type(error).__name__}: {error})")
+
+    def _take_back(self, step: int) -> None:
+        for fate in self.fates.values():
+            kept = [one for one in fate.trained if one[0] <= step]
+            self.rolled_back += len(fate.trained) - len(kept)
+            fate.trained = kept
+            fate.dropped = [one for one in fate.dropped if one[0] <= step]
+            fate.dropped_trajectories = [one for one in fate.dropped_trajectories if one[0] <= step]
+        self.committed = step
+
+    def _check_order(self, record: dict[str, Any]) -> None:
+        """The panel is served in order: a first issue continues the row, a repeated one names the same group."""
+        if "index" not in record:
+            return
+        index, group = int(record["index"]), record["group"]
+        known = self.indices.setdefault(index, group)
+        if known != group:
+            self.problems.append(f"index {index}: issued as {known} and as {group}")
+        if index > 0 and index - 1 not in self.indices:
+            self.problems.append(f"group {group}: index {index} was issued before index {index - 1}")
+        task, fate = record.get("task"), self.fates[group]
+        if fate.task is not None and task != fate.task:
+            self.problems.append(f"group {group}: issued for task {fate.task} and for task {task}")
+        fate.task = task
+
+
+def judge(events: Iterable[dict[str, Any]]) -> AuditReport:
+    """The verdict on every group and trajectory. `report.clean` says that nothing was lost or trained twice."""
+    course = _Course()
+    for number, record in enumerate(events, start=1):
+        course.read(number, record)
+    problems = list(course.problems)
+    groups: dict[str, Verdict] = {}
+    trajectories: dict[str, Verdict] = {}
+    owners: dict[str, str] = {}
+    reasons: Counter[str] = Counter()
+    for name, fate in course.fates.items():
+        problems += _contradictions(name, fate)
+        committed = [one for one in fate.trained if one[0] <= course.committed]
+        groups[name] = "trained" if committed else "dropped" if fate.dropped else "live"
+        reasons.update(reason for _, reason in fate.dropped[:1])
+        reasons.update(reason for _, _, reason in fate.dropped_trajectories)
+        members = fate.trained[0][1] if fate.trained else fate.queued[-1] if fate.queued else ()
+        verdicts: dict[str, Verdict] = dict.fromkeys(members, groups[name])
+        for _, trajectory, _ in fate.dropped_trajectories:
+            if trajectory in verdicts and fate.trained:
+                problems.append(f"trajectory {trajectory}: dropped, and trained in step {fate.trained[0][0]}")
+            verdicts[trajectory] = "dropped"
+        for trajectory, verdict in verdicts.items():
+            owner = owners.setdefault(trajectory, name)
+            if owner != name:
+                problems.append(f"trajectory {trajectory}: in group {owner} and in group {name}")
+            trajectories[trajectory] = verdict
+    return AuditReport(groups, trajectories, dict(reasons), course.committed, course.rolled_back, problems)
+
+
+def judge_file(path: Path) -> AuditReport:
+    """The verdict on a run's `audit.jsonl`."""
+    return judge(read_json_lines(path))
+
+
+def _contradictions(name: str, fate: _Fate) -> list[str]:
+    found = []
+    if len(fate.trained) > 1:
+        steps = ", ".join(str(step) for step, _ in fate.trained)
+        found.append(f"group {name}: trained {len(fate.trained)} times, in steps {steps}")
+    if fate.trained and fate.dropped:
+        found.append(f"group {name}: trained in step {fate.trained[0][0]}, and dropped: {fate.dropped[0][1]}")
+    if fate.trained and not fate.issued:
+        found.append(f"group {name}: trained in step {fate.trained[0][0]} without having been issued")
+    if any(not reason.strip() for _, reason in fate.dropped):
+        found.append(f"group {name}: dropped without a reason")
+    if fate.trained:
+        used = set(fate.trained[0][1])
+        gone = {trajectory for _, trajectory, _ in fate.dropped_trajectories}
+        for trajectory in sorted({one for names in fate.queued for one in names} - used - gone):
+            found.append(f"trajectory {trajectory}: queued, but its group was trained without it")
+        if fate.queued and not any(used == set(names) for names in fate.queued):
+            found.append(f"group {name}: trained with siblings that were never queued together: {sorted(used)}")
+    return found
