@@ -214,12 +214,10 @@ class Engine:
 
     def _describe(self, r: int) -> str:
         name = self.game.receptacles[r]
-        if self.game.openable[r] and r not in self.opened:
-            return f"The {name} is closed."
         contents = enumerate_names([self.game.objects[o] for o in self.contents[r]])
-        return f"The {name} is open. In it, you see {contents}." if r in self.opened and self.game.openable[r] else (
-            f"On the {name}, you see {contents}."
-        )  # fmt: skip
+        if not self.game.openable[r]:
+            return f"On the {name}, you see {contents}."
+        return f"The {name} is open. In it, you see {contents}." if r in self.opened else f"The {name} is closed."
 
     def _inspect(self, o: int) -> str:
         game, item = self.game, self.game.objects[o]

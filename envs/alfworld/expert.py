@@ -127,9 +127,9 @@ class SearchExpert:
             for lamp, _ in lamps:
                 if f"use {lamp}" in can:
                     return Decision(f"use {lamp}", ("use", lamp, held))
-            return self._approach(lamps[0][1], ("carry", held, lamps[0][1]), can) if lamps else self._search(
-                wish.lamp, can
-            )  # fmt: skip
+            if not lamps:
+                return self._search(wish.lamp, can)
+            return self._approach(lamps[0][1], ("carry", held, lamps[0][1]), can)
         if wish.treatment and wish.treatment not in self._belief.treated.get(held, ()):
             station = next((r for r in self.receptacles if _kind(r) == _STATION[wish.treatment]), "")
             command = f"{wish.treatment} {held} with {station}"
@@ -148,9 +148,8 @@ class SearchExpert:
 
     def _counts(self, item: str) -> bool:
         treatment = self.wish.treatment
-        return _kind(item) == self.wish.target and (
-            not treatment or treatment in self._belief.treated.get(item, ())
-        )  # fmt: skip
+        ready = not treatment or treatment in self._belief.treated.get(item, ())
+        return ready and _kind(item) == self.wish.target
 
     def _loose(self) -> list[tuple[str, str]]:
         """Known (target, receptacle) that still have to be fetched."""

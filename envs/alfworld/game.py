@@ -11,6 +11,8 @@ from collections import Counter, defaultdict
 from envs.alfworld.pddl import LightGoal, PlaceGoal, parse_problem
 from envs.data_folder import DataError
 
+AFFORDANCES = ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable", "isreceptacleobject")
+
 
 def _name_entities(ids: list[str]) -> dict[str, str]:
     """`cabinet 3` for each mangled id: within a base word the first id in order gets the highest number."""
@@ -64,11 +66,7 @@ class Game:
         self.at_location = tuple(
             tuple(r for r, place in enumerate(self.location_of) if place == here) for here in range(len(loc))
         )
-        self.affords = {
-            name: frozenset(obj[row[0]] for row in facts[name] if row[0] in obj)
-            for name in
-            ("pickupable", "cleanable", "heatable", "coolable", "toggleable", "sliceable", "isreceptacleobject")
-        }  # fmt: skip
+        self.affords = {name: frozenset(obj[row[0]] for row in facts[name] if row[0] in obj) for name in AFFORDANCES}
         contains = facts["cancontain"]
         pairs = {(r, o) for r in set(self.receptacle_type) for o in set(self.object_type) if (r, o) in contains}
         self.accepts = frozenset(pairs)
