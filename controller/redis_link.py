@@ -115,6 +115,8 @@ def fault_of(error: RedisError) -> Fault:
         return Fault(True, "the server cannot write its data: free space on its disk")
     if isinstance(error, BusyLoadingError):
         return Fault(True, "the server still reads its data: raise queue.timeout_s")
+    if "certificate" in text:
+        return Fault(False, "the server's certificate is not trusted: add ?ssl_ca_certs=PATH to queue.url")
     if isinstance(error, ConnectionError | TimeoutError):
         return Fault(True, "is the server running and reachable? Start it, correct queue.url, or leave queue.url empty")
     if isinstance(error, ReadOnlyError | TryAgainError | ClusterDownError | MasterDownError):
