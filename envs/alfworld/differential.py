@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ class Reference:
         self._domain = (data / "alfred.pddl").read_text()
         self._grammar = (data / "alfred.twl2").read_text()
         self._demangler = Demangler
+        _translate_once()
         self._env = PddlEnv(textworld.EnvInfos(won=True, admissible_commands=True))
 
     def reset(self, problem: str, task: str) -> State:
@@ -72,6 +74,24 @@ class Reference:
     @staticmethod
     def _state(state: Any) -> State:
         return state.feedback, list(state.admissible_commands), bool(state.won)
+
+
+def _translate_once() -> None:
+    """Let TextWorld translate each problem once. It does so four times a game: for `load` and for `reset`, and each
+    time once more for its planner, which is never asked here. Nothing that is compared depends on it."""
+    import fast_downward
+
+    translate = getattr(fast_downward.pddl2sas, "__wrapped__", fast_downward.pddl2sas)
+
+    @lru_cache(maxsize=1)
+    def once(domain: str, problem: str) -> Any:
+        return translate(domain, problem, verbose=False)
+
+    @wraps(translate)
+    def pddl2sas(domain: str, problem: str, verbose: bool = False, optimize: bool = False) -> Any:
+        return once(domain, problem)
+
+    fast_downward.pddl2sas = pddl2sas
 
 
 @dataclass(slots=True)
