@@ -3,8 +3,8 @@
 Owns: the condensed data file, `FloorPlan`, and the tables of affordances and goal wordings. Called by
 `generator` and `suite`. Must not know: games, PDDL, panels.
 
-The facts are from the wheel `alfworld` 0.4.2 (MIT, (c) the ALFWorld authors; floor plans of AI2-THOR,
-Allen Institute for AI, Apache-2.0), condensed by `condense`. To rebuild the data file:
+The facts are from the wheel `alfworld` 0.4.2 (MIT, data/NOTICE.txt; the floor plans are AI2-THOR's), condensed by
+`condense`. To rebuild the data file:
 `python -m envs.alfworld.floorplans FOLDER`, where FOLDER is the unpacked wheel.
 """
 
