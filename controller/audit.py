@@ -16,7 +16,9 @@ What counts. A run that resumes from step s never did the steps after s: `resume
 `dropped` of a later step, committed or not (the newest checkpoint may have been damaged), and commits the steps up to
 s, for which the `committed` line may be missing (killed between the commit and the line). So `trained` counts only
 when its step is part of the course that the last checkpoint holds. What was trained after that checkpoint is live: it
-will be committed, or taken back. `step` of a drop is the step under way when it was decided.
+will be committed, or taken back. `step` of a group's drop is the step under way when it was decided.
+A trajectory that was given up for another attempt counts as dropped, unless a later life of the run trained it: after
+a kill the siblings of a group that was under way are played again under the same ids.
 
 Verdicts: `trained` exactly once in a committed step, `dropped` with a reason, else `live`. Everything else is a
 problem: trained twice, trained and dropped, trained without having been issued, siblings that differ between queue and
@@ -82,10 +84,15 @@ class _Fate:
 
     issued: bool = False
     task: str | None = None
-    queued: list[tuple[str, ...]] = field(default_factory=list)
+    queued: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    """(life of the run, siblings)"""
     trained: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
+    """(step, siblings)"""
+    trained_in_life: int = 0
     dropped: list[tuple[int, str]] = field(default_factory=list)
-    dropped_trajectories: list[tuple[int, str, str]] = field(default_factory=list)
+    """(step, reason)"""
+    attempts: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Siblings that were given up: (life, reason)"""
 
 
 class _Course:
@@ -96,6 +103,7 @@ class _Course:
         self.indices: dict[int, str] = {}
         self.committed = 0
         self.rolled_back = 0
+        self.life = 0
         self.problems: list[str] = []
 
     def read(self, number: int, record: dict[str, Any]) -> None:
@@ -114,16 +122,17 @@ class _Course:
                 self._check_order(record)
             elif event in ("queued", "finished"):
                 if names:
-                    fate.queued.append(names)
+                    fate.queued.append((self.life, names))
             elif event == "trained":
                 step = int(record["step"])
                 if step <= self.committed:
                     self.problems.append(f"group {record['group']}: trained in step {step}, which was committed before")
                 fate.trained.append((step, names))
+                fate.trained_in_life = self.life
             elif event == "dropped":
                 reason = str(record["reason"])
                 if names:
-                    fate.dropped_trajectories += [(step, name, reason) for name in names]
+                    fate.attempts |= dict.fromkeys(names, (self.life, reason))
                 else:
                     fate.dropped.append((step, reason))
             else:
@@ -137,8 +146,8 @@ class _Course:
             self.rolled_back += len(fate.trained) - len(kept)
             fate.trained = kept
             fate.dropped = [one for one in fate.dropped if one[0] <= step]
-            fate.dropped_trajectories = [one for one in fate.dropped_trajectories if one[0] <= step]
         self.committed = step
+        self.life += 1
 
     def _check_order(self, record: dict[str, Any]) -> None:
         """The panel is served in order: a first issue continues the row, a repeated one names the same group."""
@@ -171,13 +180,11 @@ def judge(events: Iterable[dict[str, Any]]) -> AuditReport:
         committed = [one for one in fate.trained if one[0] <= course.committed]
         groups[name] = "trained" if committed else "dropped" if fate.dropped else "live"
         reasons.update(reason for _, reason in fate.dropped[:1])
-        reasons.update(reason for _, _, reason in fate.dropped_trajectories)
-        members = fate.trained[0][1] if fate.trained else fate.queued[-1] if fate.queued else ()
+        members = fate.trained[0][1] if fate.trained else fate.queued[-1][1] if fate.queued else ()
         verdicts: dict[str, Verdict] = dict.fromkeys(members, groups[name])
-        for _, trajectory, _ in fate.dropped_trajectories:
-            if trajectory in verdicts and fate.trained:
-                problems.append(f"trajectory {trajectory}: dropped, and trained in step {fate.trained[0][0]}")
-            verdicts[trajectory] = "dropped"
+        given_up = _given_up(fate)
+        reasons.update(given_up.values())
+        verdicts.update(dict.fromkeys(given_up, "dropped"))
         for trajectory, verdict in verdicts.items():
             owner = owners.setdefault(trajectory, name)
             if owner != name:
@@ -191,22 +198,37 @@ def judge_file(path: Path) -> AuditReport:
     return judge(read_json_lines(path))
 
 
+def _given_up(fate: _Fate) -> dict[str, str]:
+    """Siblings that others replaced, with the reason. After a kill an attempt is made again under the same id."""
+    used = set(fate.trained[0][1]) if fate.trained else set()
+    found = {name: reason for name, (_, reason) in fate.attempts.items() if name not in used}
+    if fate.trained:
+        for life, names in fate.queued:
+            if life < fate.trained_in_life:
+                found |= {name: "played again after a resume" for name in names if name not in used | found.keys()}
+    return found
+
+
 def _contradictions(name: str, fate: _Fate) -> list[str]:
     found = []
-    if len(fate.trained) > 1:
-        steps = ", ".join(str(step) for step, _ in fate.trained)
-        found.append(f"group {name}: trained {len(fate.trained)} times, in steps {steps}")
-    if fate.trained and fate.dropped:
-        found.append(f"group {name}: trained in step {fate.trained[0][0]}, and dropped: {fate.dropped[0][1]}")
-    if fate.trained and not fate.issued:
-        found.append(f"group {name}: trained in step {fate.trained[0][0]} without having been issued")
-    if any(not reason.strip() for _, reason in fate.dropped):
+    if any(not reason.strip() for reason in [text for _, text in (*fate.dropped, *fate.attempts.values())]):
         found.append(f"group {name}: dropped without a reason")
-    if fate.trained:
-        used = set(fate.trained[0][1])
-        gone = {trajectory for _, trajectory, _ in fate.dropped_trajectories}
-        for trajectory in sorted({one for names in fate.queued for one in names} - used - gone):
+    if not fate.trained:
+        return found
+    step, used = fate.trained[0][0], set(fate.trained[0][1])
+    if len(fate.trained) > 1:
+        steps = ", ".join(str(one) for one, _ in fate.trained)
+        found.append(f"group {name}: trained {len(fate.trained)} times, in steps {steps}")
+    if fate.dropped:
+        found.append(f"group {name}: trained in step {step}, and dropped: {fate.dropped[0][1]}")
+    if not fate.issued:
+        found.append(f"group {name}: trained in step {step} without having been issued")
+    if fate.queued and not any(used == set(names) for _, names in fate.queued):
+        found.append(f"group {name}: trained with siblings that were never queued together: {sorted(used)}")
+    for trajectory, (life, reason) in fate.attempts.items():
+        if trajectory in used and life == fate.trained_in_life:
+            found.append(f"trajectory {trajectory}: trained in step {step}, and dropped: {reason}")
+    for trajectory in sorted({one for life, names in fate.queued if life == fate.trained_in_life for one in names}):
+        if trajectory not in used and trajectory not in fate.attempts:
             found.append(f"trajectory {trajectory}: queued, but its group was trained without it")
-        if fate.queued and not any(used == set(names) for names in fate.queued):
-            found.append(f"group {name}: trained with siblings that were never queued together: {sorted(used)}")
     return found

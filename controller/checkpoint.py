@@ -249,20 +249,6 @@ class CheckpointStore:
         return self.folder / f".writing-{_name(step)}"
 
 
-def model_fingerprint(folder: Path) -> str:
-    """A short name for the policy that a run began with: configuration, tokenizer, names and sizes of the weights."""
-    digest = hashlib.blake2b(digest_size=8)
-    try:
-        for path in sorted(folder.iterdir()):
-            if path.suffix == ".safetensors":
-                digest.update(f"{path.name} {path.stat().st_size}\n".encode())
-            elif path.name in ("config.json", "tokenizer.json"):
-                digest.update(f"{path.name} {_checksum(path)}\n".encode())
-    except OSError as error:
-        raise CheckpointError(str(RunFolderError.of(folder, error, "read the policy"))) from error
-    return digest.hexdigest()
-
-
 def _name(step: int) -> str:
     return f"step-{step:08d}"
 

@@ -168,6 +168,19 @@ def test_attempt_that_was_replaced() -> None:
     assert report.groups == {"g0": "trained"} and report.clean and report.drop_reasons == {"actor died": 1}
 
 
+def test_attempt_that_is_made_again_after_a_kill() -> None:
+    """Given up in one life, played again under the same id in the next: trained once."""
+    given_up = {"event": "dropped", "group": "g0", "trajectories": ["r-g0/0"], "reason": "actor died", "step": 0}
+    other = queued(0) | {"trajectories": ["r-g0/0/a1", "r-g0/1"]}
+    report = judge([issued(0), given_up, other, resumed(0), issued(0), queued(0), trained(0, 1), committed(1)])
+    assert report.clean and report.groups == {"g0": "trained"}
+    assert report.trajectories == dict.fromkeys(names(0), "trained") | {"r-g0/0/a1": "dropped"}
+    assert report.drop_reasons == {"played again after a resume": 1}
+    from_queue = judge([issued(0), given_up, other, resumed(0), other | {"event": "trained", "step": 1}, committed(1)])
+    assert from_queue.clean and from_queue.drop_reasons == {"actor died": 1}
+    assert from_queue.trajectories == {"r-g0/0": "dropped", "r-g0/0/a1": "trained", "r-g0/1": "trained"}
+
+
 @pytest.mark.parametrize(
     ("events", "expected"),
     [
@@ -191,7 +204,7 @@ def test_attempt_that_was_replaced() -> None:
         ),
         (
             [issued(0), trained(0, 1), dropped(0, 1) | {"trajectories": ["r-g0/0"]}],
-            "trajectory r-g0/0: dropped, and trained in step 1",
+            "trajectory r-g0/0: trained in step 1, and dropped: all siblings failed",
         ),
         (
             [issued(0), issued(1), trained(0, 1), trained(1, 1) | {"trajectories": ["r-g0/0"]}],

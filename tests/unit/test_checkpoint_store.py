@@ -22,7 +22,6 @@ from controller.checkpoint import (
     CheckpointState,
     CheckpointStore,
     OutstandingGroup,
-    model_fingerprint,
 )
 from envs.codec import decode_turns, encode_turns
 from tests.unit.test_codec_round_trip import a_group, assert_same
@@ -275,14 +274,3 @@ def test_old_checkpoint_cannot_be_deleted(
     monkeypatch.setattr(CheckpointStore, "_remove", fail)
     write(store, 3)
     assert store.steps() == [1, 2, 3] and "cannot remove an old checkpoint: Operation not permitted" in caplog.text
-
-
-def test_model_fingerprint(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").write_bytes(b"1234")
-    first = model_fingerprint(tmp_path)
-    assert first == model_fingerprint(tmp_path) and len(first) == 16
-    (tmp_path / "config.json").write_text('{"width": 1}')
-    assert model_fingerprint(tmp_path) != first
-    with pytest.raises(CheckpointError, match="No such file or directory"):
-        model_fingerprint(tmp_path / "none")
