@@ -101,7 +101,9 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
         while not over:
             admissible = info["admissible"]
             remembered = history[-config.env.memory :] if config.env.memory else []
-            message = render_message(config.env.prompt, info["goal"], remembered, observation, admissible)
+            message = render_message(
+                config.env.prompt, info["goal"], remembered, observation, admissible, len(history), info["place"]
+            )
             command, thought = demonstrator.decide(observation, admissible)
             turns.append((message, f"<think>{thought}</think>\n<action>{command}</action>"))
             history.append((observation, command))

@@ -12,6 +12,7 @@ from typing import Literal
 from envs.alfworld.engine import TASK_PREFIX, WELCOME
 
 PromptStyle = Literal["full", "compact"]
+_GO = "go to "
 LONGEST_ACTION = 200
 """Characters of a past action that are shown. No command is near it; a garbage reply must not fill the prompt."""
 
@@ -23,11 +24,13 @@ def render_message(
     observation: str,
     admissible: Sequence[str],
     num_steps: int | None = None,
+    place: str = "",
 ) -> str:
     """The user message. `history` holds the remembered (observation, action) pairs, oldest first; `num_steps` is
-    the number of turns taken so far, when the caller knows it (the full style mentions it)."""
+    the number of turns taken so far, when the caller knows it (the full style mentions it); `place` is where the
+    agent stands (the compact style lists it among the places, so that a small model sees what comes next)."""
     if style == "compact":
-        return _compact(goal, history, observation, admissible)
+        return _compact(goal, history, observation, admissible, place)
     if style == "full":
         return _full(goal, history, observation, admissible, num_steps)
     raise ValueError(f"env.prompt {style!r} is unknown: use full or compact")
@@ -48,11 +51,24 @@ def _scene(observation: str) -> str:
     return _one_line(text.split(f"\n\n{TASK_PREFIX}", 1)[0])
 
 
-def _compact(goal: str, history: Sequence[tuple[str, str]], observation: str, admissible: Sequence[str]) -> str:
+def _compact(
+    goal: str, history: Sequence[tuple[str, str]], observation: str, admissible: Sequence[str], place: str
+) -> str:
     lines = [f"task: {_one_line(goal)}."]
     lines += [f"seen: {_scene(seen)} did: {_action(action)}" for seen, action in history]
-    lines += [f"now: {_scene(observation)}", f"can: {' | '.join(admissible)}"]
+    lines += [f"now: {_scene(observation)}", f"can: {' | '.join(_with_place(admissible, place))}"]
     return "\n".join(lines)
+
+
+def _with_place(admissible: Sequence[str], place: str) -> list[str]:
+    """The commands, places first, with `at PLACE` where `go to PLACE` would stand if the agent were elsewhere."""
+    going = [command for command in admissible if command.startswith(_GO)]
+    others = [command for command in admissible if not command.startswith(_GO)]
+    if place and _GO + place not in going:
+        going.append(_GO + place)
+        going.sort()
+        going[going.index(_GO + place)] = f"at {place}"
+    return going + others
 
 
 def _full(

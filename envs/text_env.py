@@ -19,7 +19,7 @@ class TextEnv(gymnasium.Env[str, str]):
     """An environment whose observations and actions are text.
 
     `reset(options={"task": Task})` chooses the start state. `info` always holds `admissible` (list of commands,
-    sorted), `goal` (the task sentence) and `won`.
+    sorted), `goal` (the task sentence) and `won`; `place` where the environment knows where the agent stands.
     """
 
     # Bounds of text are not checked by anybody; gymnasium asks that the spaces exist.

@@ -157,4 +157,5 @@ class Demonstrator:
 def type_names() -> list[str]:
     """Every receptacle and object type as observations spell it: words that deserve a token of their own."""
     holds = tables().can_contain
-    return sorted({kind.lower() for kind in holds} | {kind.lower() for inside in holds.values() for kind in inside})
+    kinds = {"DeskLamp", "FloorLamp", *holds}.union(*holds.values())
+    return sorted(kind.lower() for kind in kinds)

@@ -93,6 +93,11 @@ class Engine:
             self._sorted = sorted([*_ALWAYS, *self.game.go_commands[self.here], *self._local_moves()])
         return list(self._sorted)
 
+    def place(self) -> str:
+        """The first receptacle that the agent stands at, "" in the middle of the room. Not part of any text."""
+        near = self.game.at_location[self.here]
+        return self.game.receptacles[near[0]] if near else ""
+
     def is_admissible(self, command: str) -> bool:
         return command in _ALWAYS or command in self.game.go_commands[self.here] or command in self._local_moves()
 

@@ -44,4 +44,4 @@ class AlfworldEnv(TextEnv):
     def _info(self, engine: Engine) -> Info:
         # `help` is left out as in the published set-up: it never leads anywhere
         admissible = [command for command in engine.admissible() if command != "help"]
-        return {"admissible": admissible, "goal": engine.game.task, "won": engine.won()}
+        return {"admissible": admissible, "goal": engine.game.task, "won": engine.won(), "place": engine.place()}

@@ -53,3 +53,9 @@ def test_garbage_actions_neither_fill_nor_break_the_prompt(style: str) -> None:
 def test_unknown_style() -> None:
     with pytest.raises(ValueError, match="verbose"):
         render_message("verbose", "g", [], "o", CAN)  # type: ignore[arg-type]
+
+
+def test_compact_lists_the_place_where_the_agent_stands() -> None:
+    can = ["examine shelf 1", "go to bed 1", "go to shelf 2", "look"]
+    message = render_message("compact", "g", [], "o", can, None, "shelf 1")
+    assert message.endswith("can: go to bed 1 | at shelf 1 | go to shelf 2 | examine shelf 1 | look")
