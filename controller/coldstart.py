@@ -125,7 +125,8 @@ def _build(config: RunConfig, folder: Path, report: Report) -> None:
     longest = max(len(prompt) for prompt, _ in pairs)
     if longest > config.inference.prompt_tokens:
         raise PolicyError(
-            f"inference.prompt_tokens = {config.inference.prompt_tokens}: a demonstrated prompt has {longest} tokens; raise it"
+            f"inference.prompt_tokens = {config.inference.prompt_tokens}: a demonstrated prompt has {longest} tokens; "
+            "raise it"
         )
 
     def on_progress(progress: FinetuneProgress) -> None:
@@ -156,7 +157,7 @@ def _base_policy(config: RunConfig, demonstrations: list[tuple[str, str]], folde
     replies = [reply for _, reply in demonstrations[:5000]]
     tokenizer = train_tokenizer(messages, replies, type_names())
     context = config.inference.prompt_tokens + config.inference.response_tokens
-    model = build_model(len(tokenizer), tokenizer.eos_token_id, derive_seed(config.seed, "weights"), context=context)
+    model = build_model(tokenizer, derive_seed(config.seed, "weights"), context=context)
     save_policy(model, tokenizer, folder)
     return tokenizer
 

@@ -3,9 +3,14 @@
 Owns: the vocabulary rule and the model's shape. Called by `controller.coldstart`. Must not know: how
 the texts were made, or how the model is trained.
 
-The vocabulary. A model of a few million parameters learns to copy `cabinet 2` fast when that is one
-token, so every `name number` of the texts is one, and so is every frequent stretch of words between
-names (`. In it, you see a `). Anything else falls back to byte-level BPE: no text is unknown.
+The vocabulary. A model of a few million parameters learns to copy `go to cabinet 2` fast when that is
+one token, so every `verb name number` of the texts is one, and so is every frequent stretch of words
+between names (`. In it, you see a `). Anything else falls back to byte-level BPE: no text is unknown.
+
+The first weights. Such a token begins as the sum of a vector for its verb, its name and its number, and
+attention begins as "look for tokens like this one and repeat them" (queries equal keys, output is the
+transpose of values: mimetic initialisation, arXiv 2305.09828). Both are what a large pretrained model
+brings along; with them a cold start of minutes learns to copy from the list of possible actions.
 """
 
 from __future__ import annotations
@@ -14,6 +19,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -26,7 +32,9 @@ CHAT_TEMPLATE = (
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
 _MARKER = re.compile("|".join(re.escape(marker) for marker in MARKERS))
-_ENTITY = re.compile(r"\b[a-z]+ \d+\b")
+_VERBS = "go to|open|close|examine|use|take|from|move|with|clean|heat|cool|at"
+_ENTITY = re.compile(rf"(?:(?<![a-z])(?:{_VERBS}) )?\b[a-z]+ \d+\b")
+_PARTS = re.compile(r"(?:(.*) )?([a-z]+) (\d+)")
 
 
 def _stretches(text: str, names: re.Pattern[str]) -> Iterable[tuple[bool, str]]:
@@ -89,11 +97,11 @@ def train_tokenizer(
 
 
 def build_model(
-    vocab_size: int, eos_token_id: int, seed: int, hidden: int = 256, layers: int = 4, context: int = 1024
+    tokenizer: PreTrainedTokenizerFast, seed: int, hidden: int = 192, layers: int = 4, context: int = 1024
 ) -> Qwen3ForCausalLM:
-    """A freshly initialised Qwen3-shaped model; the same weights for the same seed."""
+    """A freshly initialised Qwen3-shaped model for the tokenizer; the same weights for the same seed."""
     config = Qwen3Config(
-        vocab_size=-(-vocab_size // 64) * 64,
+        vocab_size=-(-len(tokenizer) // 64) * 64,
         hidden_size=hidden,
         intermediate_size=hidden * 3,
         num_hidden_layers=layers,
@@ -102,13 +110,53 @@ def build_model(
         head_dim=64,
         max_position_embeddings=context,
         tie_word_embeddings=True,
-        eos_token_id=eos_token_id,
-        pad_token_id=eos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return Qwen3ForCausalLM(config)
+        model = Qwen3ForCausalLM(config)
+        for layer in model.model.layers:
+            _begin_as_copying(layer.self_attn, hidden, config.head_dim)
+        _compose_names(model.model.embed_tokens.weight.data, tokenizer)
+    return model
+
+
+def _begin_as_copying(attention: Any, hidden: int, head_dim: int) -> None:
+    """Queries near keys and output near the transpose of values, head by head."""
+    scale = hidden**-0.5
+    keys, values = attention.k_proj.weight.data, attention.v_proj.weight.data
+    keys.normal_(std=scale)
+    values.normal_(std=scale)
+    num_heads = attention.q_proj.weight.shape[0] // head_dim
+    shared = num_heads // (keys.shape[0] // head_dim)
+    for head in range(num_heads):
+        rows = slice(head * head_dim, (head + 1) * head_dim)
+        source = slice(head // shared * head_dim, (head // shared + 1) * head_dim)
+        noise = torch.randn_like(keys[source]) * scale * 0.5
+        attention.q_proj.weight.data[rows] = keys[source] + noise
+        attention.o_proj.weight.data[:, rows] = 0.3 * values[source].T
+
+
+def _compose_names(embedding: torch.Tensor, tokenizer: PreTrainedTokenizerFast) -> None:
+    """`take apple 1` = take + apple + 1 + a little of its own; the bare word `apple` is the same apple."""
+    scale = float(embedding.std())
+    vectors: dict[str, torch.Tensor] = {}
+    for text, index in sorted(tokenizer.get_added_vocab().items()):
+        if match := _PARTS.fullmatch(text):
+            verb, name, number = match.groups()
+            if name not in vectors:
+                bare = tokenizer.encode(name, add_special_tokens=False)
+                vectors[name] = embedding[bare[0]].clone() if len(bare) == 1 else torch.randn_like(embedding[0]) * scale
+            total = vectors[name] + 0.3 * embedding[index]
+            for part in (number, verb):
+                if part:
+                    key = f"part {part}"
+                    if key not in vectors:
+                        vectors[key] = 0.7 * scale * torch.randn_like(embedding[0])
+                    total = total + vectors[key]
+            embedding[index] = total
 
 
 def save_policy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
