@@ -26,7 +26,7 @@ from controller.router import RouterSettings
 
 logger = logging.getLogger(__name__)
 
-ACTOR_START_TIMEOUT_S = 120.0
+ACTOR_START_TIMEOUT_S = 180.0
 """Longest wait for an actor that loads no model."""
 
 OBJECT_STORE_BYTES = 512 * 2**20
@@ -62,6 +62,7 @@ class Cluster:
         self._weights: tuple[int, Any] | None = None
         self._reviving: dict[str, asyncio.Lock] = {}
         self._router_pid: int | None = None
+        self._sampling: dict[str, Any] = {}
 
     async def start(self) -> None:
         """Brings every part up at the same time. Raises with the part's name when one of them fails."""
@@ -103,10 +104,14 @@ class Cluster:
                 tti=config.tti.enabled and config.eval.interventions,
             ),
         }
+        import ray
+
+        # By reference: what the router only passes on, it need not be able to read (the class imports torch).
+        self._sampling = {name: ray.put(spec) for name, spec in sampling.items()}
         return RouterSettings(
             run_seed=config.seed,
             tds=config.tds,
-            sampling=sampling,
+            sampling=self._sampling,
             tds_in_eval=config.eval.interventions,
             request_timeout_s=config.inference.request_timeout_s,
             turn_timeout_s=self._turn_timeout_s,
@@ -147,7 +152,8 @@ class Cluster:
     async def _introduce_servers(self) -> None:
         """A router that was just (re)started knows no server; turns wait meanwhile."""
         for name, actor in self.inference.items():
-            await bounded(self.router.replace_server.remote(name, actor), PING_TIMEOUT_S, f"router: adding {name}")
+            call = self.router.replace_server.remote(name, actor)
+            await bounded(call, ACTOR_START_TIMEOUT_S, f"router: adding {name}")
         status = await bounded(self.router.status.remote(), PING_TIMEOUT_S, "router: status")
         self._router_pid = status["pid"]
 
@@ -296,7 +302,10 @@ class Cluster:
 
 
 def cause_of(error: BaseException) -> str:
-    """What an actor died of, in one line: Ray's own wrapping left out."""
-    inner = getattr(error, "cause", None) or error
+    """What something died of, in one line: exception groups and Ray's own wrapping left out."""
+    inner: BaseException = error
+    while isinstance(inner, BaseExceptionGroup):
+        inner = inner.exceptions[0]
+    inner = getattr(inner, "cause", None) or inner
     lines = [line for line in str(inner).strip().splitlines() if line.strip()]
     return f"{type(inner).__name__}: {lines[-1].strip() if lines else ''}"

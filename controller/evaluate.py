@@ -19,8 +19,10 @@ from pathlib import Path
 
 from actors.rollout import TrajectorySpec
 from controller.config import RunConfig
+from controller.durable_files import write_whole
 from controller.interval import wilson_interval
 from controller.player import Player
+from envs.panel import Panel
 from envs.records import Task, Trajectory
 
 LIVE_PER_SEQUENCE = 1.5
@@ -102,18 +104,20 @@ def lines_of(result: EvalResult, label: str) -> list[str]:
 
 def write_result(result: EvalResult, folder: Path, label: str) -> Path:
     """One JSON file an evaluation, named for panel, version and label."""
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result.panel}-v{result.version:06d}-{label}.json"
     low, high = result.interval
     row = {**asdict(result), "label": label, "success": result.success, "interval": [low, high], "time": time.time()}
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(row, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(row, indent=2, sort_keys=True).encode() + b"\n")
     return path
 
 
+def was_evaluated(folder: Path, panel: str, label: str) -> bool:
+    """Whether a result under this label is there already: a resumed run does not measure its start again."""
+    return any(folder.glob(f"{panel}-v*-{label}.json"))
+
+
 async def evaluate(
-    player: Player, tasks: Iterable[Task], config: RunConfig, *, panel: str, panel_hash: str, version: int, run_id: str
+    player: Player, tasks: Iterable[Task], config: RunConfig, panel: Panel, *, version: int, run_id: str
 ) -> EvalResult:
     """Plays every task once, as many side by side as the engines can use."""
     started = time.monotonic()
@@ -122,7 +126,7 @@ async def evaluate(
     )
 
     async def play(task: Task) -> Trajectory:
-        name = f"{run_id}-eval-{panel}-v{version}-t{task.index}"
+        name = f"{run_id}-eval-{panel.name}-v{version}-t{task.index}"
         spec = TrajectorySpec(
             run_id=run_id, group_id=name, group_index=-1, task=task, sibling=0, attempt=0, sampling="eval"
         )
@@ -134,8 +138,8 @@ async def evaluate(
     trajectories = await asyncio.gather(*(play(task) for task in tasks))
     return summarise(
         trajectories,
-        panel=panel,
-        panel_hash=panel_hash,
+        panel=panel.name,
+        panel_hash=panel.hash,
         version=version,
         seed=config.seed,
         interventions=config.eval.interventions,

@@ -10,23 +10,44 @@ whoever resumes the run finds it in the queue.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 from actors.rollout import TrajectorySpec
 from controller.player import Player
 from controller.slots import GroupSlots
 from controller.task_order import TaskOrder
-from envs.records import TrajectoryGroup
+from envs.records import TrajectoryGroup, Turn
 
 Push = Callable[[TrajectoryGroup], Awaitable[None]]
-Note = Callable[[str, TrajectoryGroup | int], None]
 
 
-def group_id(run_id: str, index: int) -> str:
+class Note(Protocol):
+    """Writes an event of the audit (`controller.audit` says which there are)."""
+
+    def __call__(self, event: str, **fields: Any) -> None: ...
+
+
+def group_name(run_id: str, index: int) -> str:
     """Deterministic: the same group of the same run has the same id in every life of the run."""
     return f"{run_id}-g{index:06d}"
+
+
+def index_of(name: str) -> int:
+    """The index in a group's id."""
+    return int(name.rsplit("-g", 1)[1])
+
+
+@dataclass(slots=True)
+class GroupUnderWay:
+    """`trajectories`: the id of each sibling's attempt that is going on now."""
+
+    id: str
+    index: int
+    task_id: str
+    trajectories: list[str] = field(default_factory=list)
 
 
 class Generation:
@@ -43,7 +64,7 @@ class Generation:
         push: Push,
         note: Note,
     ) -> None:
-        """`num_groups`: how many groups the whole run trains; none beyond is issued. `note(event, what)`: the audit."""
+        """`num_groups`: how many groups the whole run trains; none beyond is issued."""
         self._run_id = run_id
         self._group_size = group_size
         self._num_groups = num_groups
@@ -53,25 +74,39 @@ class Generation:
         self._push = push
         self._note = note
         self._again: deque[int] = deque()
+        self._known: dict[str, tuple[Turn, ...]] = {}
         self._freed = asyncio.Event()
-        self.under_way: set[int] = set()
-        self.started_at: dict[int, float] = {}
+        self._under_way: dict[int, GroupUnderWay] = {}
 
-    def again(self, indices: Iterable[int]) -> None:
-        """Groups that hold a slot already and have to be made (again): lost in a kill, or damaged in the queue."""
-        self._again.extend(indices)
+    def again(self, indices: Iterable[int], live: Mapping[int, Mapping[str, tuple[Turn, ...]]] | None = None) -> None:
+        """Groups that hold a slot already and have to be made (again): lost in a kill, or damaged in the queue.
+
+        `live`: by index and `group id/sibling`, the accepted turns from which a trajectory can go on.
+        """
+        for index in indices:
+            self._again.append(index)
+            self._known.update((live or {}).get(index, {}))
         self._freed.set()
 
     def wake(self) -> None:
         """Slots were freed."""
         self._freed.set()
 
+    def outstanding(self) -> list[GroupUnderWay]:
+        """The groups that were issued and not yet pushed, oldest first."""
+        waiting = [self._group(index) for index in self._again]
+        return sorted([*self._under_way.values(), *waiting], key=lambda group: group.index)
+
+    @property
+    def num_under_way(self) -> int:
+        return len(self._under_way)
+
     async def run(self) -> None:
         async with asyncio.TaskGroup() as groups:
             while True:
                 while (index := self._next()) is not None:
-                    groups.create_task(self._make(index), name=group_id(self._run_id, index))
-                # The deadline of this wait is the optimizer step's: `controller.update` watches over progress.
+                    groups.create_task(self._make(index), name=group_name(self._run_id, index))
+                # No deadline of its own: `controller.update` watches over the progress of the whole.
                 self._freed.clear()
                 await self._freed.wait()
 
@@ -82,16 +117,18 @@ class Generation:
             return self._slots.take()
         return None
 
+    def _group(self, index: int) -> GroupUnderWay:
+        task, _ = self._order.task(index)
+        return GroupUnderWay(id=group_name(self._run_id, index), index=index, task_id=task.id)
+
     async def _make(self, index: int) -> None:
+        group = self._under_way[index] = self._group(index)
         task, visit = self._order.task(index)
-        name = group_id(self._run_id, index)
-        self._note("issued", index)
-        self.under_way.add(index)
-        self.started_at[index] = time.monotonic()
+        self._note("issued", group=group.id, index=index, task=task.id)
         specs = [
             TrajectorySpec(
                 run_id=self._run_id,
-                group_id=name,
+                group_id=group.id,
                 group_index=index,
                 task=task,
                 sibling=sibling,
@@ -101,10 +138,18 @@ class Generation:
             )
             for sibling in range(self._group_size)
         ]
-        trajectories = tuple(await asyncio.gather(*(self._player.play(spec) for spec in specs)))
-        group = TrajectoryGroup(id=name, index=index, task=task, trajectories=trajectories)
-        await self._push(group)
+        group.trajectories = [spec.trajectory_id for spec in specs]
+
+        def attempting(given_up: TrajectorySpec, spec: TrajectorySpec, reason: str) -> None:
+            group.trajectories[spec.sibling] = spec.trajectory_id
+            self._note("dropped", group=group.id, trajectories=[given_up.trajectory_id], reason=reason)
+
+        plays = [
+            self._player.play(spec, self._known.pop(f"{group.id}/{spec.sibling}", ()), attempting) for spec in specs
+        ]
+        trajectories = tuple(await asyncio.gather(*plays))
+        finished = TrajectoryGroup(id=group.id, index=index, task=task, trajectories=trajectories)
+        await self._push(finished)
         self._player.forget(trajectories)
-        self.under_way.discard(index)
-        self.started_at.pop(index, None)
-        self._note("queued", group)
+        del self._under_way[index]
+        self._note("queued", group=group.id, trajectories=[trajectory.id for trajectory in trajectories])

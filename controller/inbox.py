@@ -81,6 +81,11 @@ class Inbox:
         return await self._read(self._queue.depth)
 
     @property
+    def trained_entries(self) -> list[str]:
+        """Entries that were taken and are in no committed checkpoint yet."""
+        return list(self._trained)
+
+    @property
     def num_ready(self) -> int:
         """Groups delivered and not yet trained."""
         return len(self._ready)

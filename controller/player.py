@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +24,9 @@ logger = logging.getLogger(__name__)
 
 ROUTER_TIMEOUT_S = 60.0
 """Longest wait for the router's memory of a trajectory; without it replay starts afresh."""
+
+Attempting = Callable[[TrajectorySpec, TrajectorySpec, str], None]
+"""(the attempt given up, the next one, the reason)."""
 
 
 class TrajectoryFailed(RuntimeError):
@@ -46,13 +50,19 @@ class Player:
         """Trajectories under way."""
         return sum(self._in_flight.values())
 
-    async def play(self, spec: TrajectorySpec) -> Trajectory:
-        """Attempts share seeds, so a repeated one samples the same; turns that were accepted are not sampled again.
+    async def play(
+        self,
+        spec: TrajectorySpec,
+        replay: tuple[Turn, ...] = (),
+        attempting: Attempting = lambda given_up, spec, reason: None,
+    ) -> Trajectory:
+        """`replay`: turns from which it can go on. `attempting` is told of every further attempt.
+
+        Attempts share seeds, so a repeated one samples the same; turns that were accepted are not sampled again.
 
         The death of an environment actor is not the trajectory's fault: it costs a restart, not an attempt.
         """
         failed = 0
-        replay: tuple[Turn, ...] = ()
         while True:
             index = min(range(len(self._cluster.env)), key=lambda one: (self._in_flight[one], one))
             actor = self._cluster.env[index]
@@ -85,7 +95,8 @@ class Player:
             replay = () if isinstance(failure, ReplayMismatch) else await self._accepted(spec.trajectory_id)
             self.replayed_turns += len(replay)
             self._cluster.router.forget.remote([spec.trajectory_id])
-            spec = replace(spec, attempt=spec.attempt + 1)
+            given_up, spec = spec, replace(spec, attempt=spec.attempt + 1)
+            attempting(given_up, spec, reason)
 
     async def _accepted(self, trajectory_id: str) -> tuple[Turn, ...]:
         """What the router remembers; nothing when it does not answer (it is being restarted: play starts afresh)."""

@@ -55,6 +55,9 @@ class RouterActor:
     async def live(self, trajectory_id: str) -> tuple[Turn, ...]:
         return self._router.live(trajectory_id)
 
+    async def live_many(self, trajectory_ids: list[str]) -> dict[str, tuple[Turn, ...]]:
+        return {name: self._router.live(name) for name in trajectory_ids}
+
     async def forget(self, trajectory_ids: list[str]) -> None:
         for trajectory_id in trajectory_ids:
             self._router.forget(trajectory_id)

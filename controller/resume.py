@@ -1,0 +1,132 @@
+"""Committing the state of a run, and going on from what was committed.
+
+Owns: what a checkpoint of a run holds, the order commit -> acknowledge -> audit, and how queue, checkpoint and
+live trajectories become a run again. Called by `controller.train`. Must not know: what the learner writes,
+where files lie inside a checkpoint's folder beyond the two names below.
+
+After a kill nothing but the checkpoint and the queue is left, and they are enough. The checkpoint says that
+steps below `step` happened. The queue holds every group that was finished since; they are trained in the same
+steps as before, so a repeated step is the same step. A group that was under way at the checkpoint goes on
+from its last accepted turn known then; one that began later is played again from the same seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from pathlib import Path
+
+from ray.exceptions import RayActorError
+
+from controller.checkpoint import Checkpoint, CheckpointState, CheckpointStore, OutstandingGroup
+from controller.cluster import Cluster
+from controller.config import RunConfig
+from controller.deadline import DeadlineError, bounded
+from controller.generation import Generation
+from controller.inbox import Inbox
+from controller.run_folder import config_hash
+from controller.slots import GroupSlots
+from envs.codec import decode_turns, encode_turns
+from envs.records import Turn
+
+logger = logging.getLogger(__name__)
+
+LEARNER_FOLDER, POLICY_FOLDER = "learner", "policy"
+"""Inside a checkpoint: the learner's own files, and the policy as a plain Hugging Face folder."""
+
+ROUTER_TIMEOUT_S = 60.0
+
+
+def model_fingerprint(policy: Path) -> str:
+    """Tells one model from another by its shape: the hash of its `config.json`."""
+    return hashlib.blake2b((policy / "config.json").read_bytes(), digest_size=8).hexdigest()
+
+
+class RunState:
+    """The committed state of one run."""
+
+    def __init__(self, config: RunConfig, store: CheckpointStore, cluster: Cluster) -> None:
+        self._config = config
+        self._store = store
+        self._cluster = cluster
+        self._fingerprint = model_fingerprint(cluster.policy)
+        self._checkpoint: Checkpoint | None = None
+        self.committed = 0
+
+    async def take_up(self) -> int:
+        """Loads the newest checkpoint into the learner, its weights into the engines; the steps that are done."""
+        self._checkpoint = await asyncio.to_thread(self._store.latest, self._fingerprint)
+        if self._checkpoint is None:
+            return 0
+        learner, step = self._cluster.learner, self._checkpoint.step
+        call = learner.load.remote(str(self._checkpoint.path / LEARNER_FOLDER))
+        await bounded(call, self._config.learner.step_timeout_s, f"learner: loading step {step}")
+        await self._cluster.publish(self._checkpoint.state.policy_version, learner.weights.remote())
+        self.committed = step
+        return step
+
+    async def refill(self, inbox: Inbox, slots: GroupSlots, generation: Generation) -> str:
+        """Slots and generation as they were: what the queue holds waits for its step, the rest is played (again)."""
+        first = slots.next_index
+        waiting, settled = await inbox.recover(first)
+        live: dict[int, dict[str, tuple[Turn, ...]]] = {}
+        cursor = first
+        if self._checkpoint is not None:
+            cursor = self._checkpoint.state.next_group_index
+            for group in self._checkpoint.state.outstanding:
+                live[group.index] = {name: decode_turns(data) for name, data in group.live.items()}
+        known = range(first, max(cursor, max(waiting, default=-1) + 1))
+        for index in known:
+            slots.adopt(index)
+        missing = [index for index in known if index not in waiting]
+        generation.again(missing, live)
+        turns = sum(len(one) for index in missing for one in live.get(index, {}).values())
+        return (
+            f"{len(waiting)} finished groups are in the queue, {len(missing)} go on or are played again "
+            f"({turns} turns known), {settled} entries were trained and committed already"
+        )
+
+    async def commit(self, step: int, inbox: Inbox, slots: GroupSlots, generation: Generation) -> None:
+        """Everything of `step` steps, in one atomic step; then the queue may let its entries go."""
+        deadline = self._config.learner.step_timeout_s
+        state = CheckpointState(
+            step=step,
+            policy_version=step,
+            next_group_index=slots.next_index,
+            consumed_entries=tuple(inbox.trained_entries),
+            outstanding=await self._outstanding(generation),
+            config_hash=config_hash(self._config),
+            model_fingerprint=self._fingerprint,
+        )
+        path = await asyncio.to_thread(self._store.begin, step)
+        learner = self._cluster.learner
+        await bounded(learner.save.remote(str(path / LEARNER_FOLDER)), deadline, f"learner: saving step {step}")
+        await bounded(learner.export.remote(str(path / POLICY_FOLDER)), deadline, f"learner: exporting step {step}")
+        await asyncio.to_thread(self._store.commit, step, state)
+        self.committed = step
+        await inbox.committed()
+
+    async def _outstanding(self, generation: Generation) -> tuple[OutstandingGroup, ...]:
+        """Groups under way with the turns that the router knows; without them (it restarts) they begin afresh."""
+        groups = generation.outstanding()
+        names = [name for group in groups for name in group.trajectories]
+        try:
+            call = self._cluster.router.live_many.remote(names)
+            turns: dict[str, tuple[Turn, ...]] = await bounded(call, ROUTER_TIMEOUT_S, "router: live turns")
+        except (RayActorError, DeadlineError) as error:
+            logger.warning("the checkpoint has no live turns: %s", error)
+            turns = {}
+        return tuple(
+            OutstandingGroup(
+                id=group.id,
+                index=group.index,
+                task_id=group.task_id,
+                live={
+                    f"{group.id}/{sibling}": encode_turns(turns[name])
+                    for sibling, name in enumerate(group.trajectories)
+                    if turns.get(name)
+                },
+            )
+            for group in groups
+        )
