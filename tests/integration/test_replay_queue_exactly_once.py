@@ -102,9 +102,10 @@ def test_killed_again_and_again(tmp_path: Path, seed: int) -> None:
             time.sleep(chance.uniform(0.0, 0.15))
             controller.send_signal(signal.SIGKILL)
             kills += 1
-        said = controller.stdout.read()
-        controller.stdout.close()
-        controller.wait(timeout=60)
+        try:
+            said, _ = controller.communicate(timeout=60)
+        finally:
+            controller.kill()
         if "finished" in said:
             assert said.endswith("finished 0\n")
             break
