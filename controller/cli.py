@@ -119,10 +119,13 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
+    from controller.run_folder import RunFolder
+
     folder = _run_folder(options.folder)
+    panel = options.panel or RunFolder.read(folder).config().env.eval_panel
     from controller.evaluate import run_evaluation
 
-    return run_evaluation(folder, options.panel)
+    return run_evaluation(folder, panel)
 
 
 def _status(options: argparse.Namespace) -> int:
