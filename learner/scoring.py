@@ -13,6 +13,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from learner.cpu_layers import use_cpu_layers
+
 
 class TokenScorer(nn.Module):
     """A causal LM that answers with log-probabilities of given tokens instead of logits.
@@ -61,4 +63,6 @@ def load_policy(model_path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
             f"model {str(model_path)!r} changes its logits after the output head ({', '.join(unsupported)}); "
             "the learner does not support such models: choose a Qwen, Llama or Mistral model"
         )
+    if dtype == torch.float32 and not torch.cuda.is_available():
+        use_cpu_layers(policy)
     return policy.eval()
