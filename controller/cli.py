@@ -32,7 +32,7 @@ class UsageError(ValueError):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         return int(options.run(options) or 0)
     except KeyboardInterrupt:
@@ -47,6 +47,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print("\n".join(f"t2po: {line}" for line in message.splitlines()), file=sys.stderr)
         return 2
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments, where changes may also stand behind an option: `t2po eval RUN --panel seen seed=1`.
+
+    argparse takes an empty list as found once it meets an option, and leaves the rest over.
+    """
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    if rest and ("changes" not in options or any(item.startswith("-") for item in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        options.changes = [*options.changes, *rest]
+    return options
 
 
 def _readable(error: BaseException) -> str | None:
@@ -79,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="measure a run's policy on a panel")
     evaluate.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
+    evaluate.add_argument("changes", nargs="*", metavar="key=value", help="changes to the run's configuration")
     evaluate.add_argument("--panel", help="panel to play; default: the run's eval_panel")
     evaluate.set_defaults(run=_eval)
 
@@ -125,7 +140,7 @@ def _eval(options: argparse.Namespace) -> int:
     panel = options.panel or RunFolder.read(folder).config().env.eval_panel
     from controller.evaluate import run_evaluation
 
-    return run_evaluation(folder, panel)
+    return run_evaluation(folder, panel, options.changes)
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -105,6 +105,15 @@ def test_arguments_that_do_not_exist_exit_2() -> None:
     assert caught.value.code == 2
 
 
+def test_changes_may_stand_behind_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["coldstart", "alfworld", "--to", str(tmp_path), "seed=x"]) == 2
+    assert "seed = 'x'" in capsys.readouterr().err
+    for arguments in (["config", "alfworld", "--markdwn"], ["play", "alfworld", "--panel", "seen", "extra"]):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert "unrecognized arguments" in capsys.readouterr().err
+
+
 def test_errors_of_our_own_and_of_files_speak_for_themselves(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
