@@ -10,7 +10,6 @@
 #   PYTHON       interpreter the environment is made from (default python3.11)
 #   VLLM         cpu | cuda: which inference engine; empty: cuda if nvidia-smi finds a device, else cpu
 #   TORCH_INDEX  package index searched for torch as well (one with CPU builds); empty: pip's own settings
-#   TORCH        any: take a CUDA build of torch on a machine without CUDA, 3 GB of libraries included
 #   EXTRAS       "textworld": the reference engine as well
 set -euo pipefail
 
@@ -98,12 +97,10 @@ if [ "$choice" = cuda ]; then
     pip_install torch 3600 --no-deps "${torch_args[@]}"
 elif ! grep -qE '"(nvidia-|cuda-)' "$venv/torch.json"; then
     pip_install torch 1800 --no-deps "${torch_args[@]}"
-elif [ "${TORCH:-}" = any ]; then
-    say "torch comes as a CUDA build with 3 GB of libraries, as TORCH=any allows"
-    pip_install torch 3600 "${torch_args[@]}"
 else
-    fail "the package index offers only a CUDA build of torch, and this machine has no CUDA: name an index of CPU \
-builds (PyTorch's install page has one) with TORCH_INDEX=URL, or take the build and its 3 GB with TORCH=any"
+    # Correct on a CPU as well, only large: a set-up that works beats one that asks for an index of CPU builds.
+    say "the package index offers torch as a CUDA build, with 3 GB of libraries; TORCH_INDEX=URL of CPU builds saves them"
+    pip_install torch 3600 "${torch_args[@]}"
 fi
 say "torch is in; now $(grep -c == "$lists/$choice.txt") packages, some minutes"
 pip_install "the packages of $lists/$choice.txt" 3600 --no-deps -r "$lists/$choice.txt"
