@@ -16,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.rollout import PlaySettings
 from controller.config import RunConfig
@@ -25,9 +25,7 @@ from controller.ray_session import RaySession
 from controller.router import RouterSettings
 
 logger = logging.getLogger(__name__)
-
-ACTOR_START_TIMEOUT_S = 180.0
-"""Longest wait for an actor that loads no model."""
+Result = TypeVar("Result")
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Ray's object store beside the weights (which are there twice while they change): groups on their way."""
@@ -85,6 +83,20 @@ class Cluster:
         self._session.watch_processes()
 
     def _router_settings(self) -> RouterSettings:
+        config = self.config
+        return RouterSettings(
+            run_seed=config.seed,
+            tds=config.tds,
+            sampling={},
+            tds_in_eval=config.eval.interventions,
+            request_timeout_s=config.inference.request_timeout_s,
+            turn_timeout_s=self._turn_timeout_s,
+        )
+
+    def _sampling_refs(self) -> dict[str, Any]:
+        """By reference: what the router only passes on, it need not be able to read (the class imports torch)."""
+        import ray
+
         from actors.inference import SamplingSpec
 
         config = self.config
@@ -104,18 +116,12 @@ class Cluster:
                 tti=config.tti.enabled and config.eval.interventions,
             ),
         }
-        import ray
+        return {name: ray.put(spec) for name, spec in sampling.items()}
 
-        # By reference: what the router only passes on, it need not be able to read (the class imports torch).
-        self._sampling = {name: ray.put(spec) for name, spec in sampling.items()}
-        return RouterSettings(
-            run_seed=config.seed,
-            tds=config.tds,
-            sampling=self._sampling,
-            tds_in_eval=config.eval.interventions,
-            request_timeout_s=config.inference.request_timeout_s,
-            turn_timeout_s=self._turn_timeout_s,
-        )
+    @property
+    def _start_timeout_s(self) -> float:
+        """Every process imports torch or Ray, and they all do it at the same time: the engine's deadline is theirs."""
+        return self.config.inference.start_timeout_s
 
     @property
     def _turn_timeout_s(self) -> float:
@@ -130,7 +136,7 @@ class Cluster:
     async def _start_inference(self, name: str) -> None:
         config = self.config
         call = self.inference[name].start.remote(str(self.policy), config.inference, config.tti, config.seed)
-        await self._up(name, call, config.inference.start_timeout_s)
+        await self._up(name, call, self._start_timeout_s)
 
     def _create_env(self) -> Any:
         from actors.env_actor import EnvActor
@@ -144,16 +150,16 @@ class Cluster:
         return EnvActor.remote(settings, str(self.policy), self.router, self._turn_timeout_s + 30.0)
 
     async def _start_env(self, index: int) -> None:
-        await self._up(f"env-{index}", self.env[index].status.remote(), ACTOR_START_TIMEOUT_S)
+        await self._up(f"env-{index}", self.env[index].status.remote(), self._start_timeout_s)
 
     async def _start_router(self) -> None:
-        await self._up("router", self._introduce_servers(), ACTOR_START_TIMEOUT_S)
+        await self._up("router", self._introduce_servers(), self._start_timeout_s)
 
     async def _introduce_servers(self) -> None:
         """A router that was just (re)started knows no server; turns wait meanwhile."""
-        for name, actor in self.inference.items():
-            call = self.router.replace_server.remote(name, actor)
-            await bounded(call, ACTOR_START_TIMEOUT_S, f"router: adding {name}")
+        self._sampling = self._sampling or self._sampling_refs()
+        call = self.router.introduce.remote(self.inference, self._sampling)
+        await bounded(call, self._start_timeout_s, "router: introducing the inference servers")
         status = await bounded(self.router.status.remote(), PING_TIMEOUT_S, "router: status")
         self._router_pid = status["pid"]
 
@@ -165,7 +171,7 @@ class Cluster:
         self.learner = LearnerActor.options(**options).remote(
             str(self.policy), config.learner, config.advantage, config.seed
         )
-        await self._up("learner", self.learner.ready.remote(), config.inference.start_timeout_s)
+        await self._up("learner", self.learner.ready.remote(), self._start_timeout_s)
 
     async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
         started = time.monotonic()
@@ -240,6 +246,20 @@ class Cluster:
             await replace()
             self._session.watch_processes()
 
+    async def guarded(self, work: Awaitable[Result]) -> Result:
+        """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""
+        working = asyncio.ensure_future(work)
+        watching = asyncio.ensure_future(self.watch())
+        try:
+            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                await watching  # raises: watching ends only by a failure
+            return working.result()
+        finally:
+            for task in (working, watching):
+                task.cancel()
+            await asyncio.gather(working, watching, return_exceptions=True)
+
     async def watch(self) -> None:
         """Pings every part until cancelled; replaces the dead ones. Runs beside the loop."""
         while True:
@@ -301,11 +321,16 @@ class Cluster:
         await asyncio.to_thread(self._session.stop)
 
 
+def innermost(error: BaseException) -> BaseException:
+    """The first failure inside exception groups: what a person has to know."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
 def cause_of(error: BaseException) -> str:
     """What something died of, in one line: exception groups and Ray's own wrapping left out."""
-    inner: BaseException = error
-    while isinstance(inner, BaseExceptionGroup):
-        inner = inner.exceptions[0]
+    inner = innermost(error)
     inner = getattr(inner, "cause", None) or inner
     lines = [line for line in str(inner).strip().splitlines() if line.strip()]
     return f"{type(inner).__name__}: {lines[-1].strip() if lines else ''}"

@@ -18,11 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actors.rollout import TrajectorySpec
-from controller.config import RunConfig
+from controller.checkpoint import CheckpointStore
+from controller.cluster import Cluster, innermost
+from controller.coldstart import check_policy
+from controller.config import RunConfig, merge, parse_overrides, validate
 from controller.durable_files import write_whole
 from controller.interval import wilson_interval
 from controller.player import Player
-from envs.panel import Panel
+from controller.resume import POLICY_FOLDER
+from controller.run_folder import RunFolder
+from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
+from envs.panel import Panel, load_panel
 from envs.records import Task, Trajectory
 
 LIVE_PER_SEQUENCE = 1.5
@@ -145,3 +151,42 @@ async def evaluate(
         interventions=config.eval.interventions,
         duration_s=time.monotonic() - started,
     )
+
+
+def run_evaluation(run: Path, panel: str, overrides: list[str] | None = None) -> int:
+    """`t2po eval RUN --panel PANEL`: the newest checkpoint's policy (else the start policy); the exit status.
+
+    Nothing of the run is changed but `evaluations/`, so a run may be measured while it goes on.
+    """
+    folder = RunFolder.read(run)
+    tree = merge(folder.config().model_dump(), parse_overrides(overrides or []))
+    config = validate(tree, source=str(run))
+    chosen = load_panel(config.env.name, panel)
+    checkpoint = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last).latest()
+    version = checkpoint.state.policy_version if checkpoint else 0
+    start = folder.policy if folder.policy.is_dir() else Path(config.model)
+    policy = checkpoint.path / POLICY_FOLDER if checkpoint else start
+    check_policy(policy)
+    tasks = chosen.tasks[: config.eval.num_tasks or None]
+    print(f"{policy}: playing {len(tasks)} tasks of {panel}", flush=True)
+
+    async def play() -> EvalResult:
+        cluster = Cluster(config, policy, run_folder=None, with_learner=False)
+        with StopSignal(print) as stop:
+            try:
+                await stop.unless(cluster.start())
+                playing = evaluate(Player(cluster), tasks, config, chosen, version=version, run_id=folder.id)
+                return await stop.unless(cluster.guarded(playing))
+            finally:
+                await cluster.stop()
+
+    try:
+        result = asyncio.run(play())
+    except (Stopped, KeyboardInterrupt, asyncio.CancelledError):
+        print("stopped; nothing was written")
+        return STOPPED_BY_SIGNAL
+    except BaseExceptionGroup as error:  # the boundary that stops: one cause is enough, the CLI shows it
+        raise innermost(error) from None
+    path = write_result(result, folder.evaluations, "eval")
+    print("\n".join([*lines_of(result, f"step {version}"), f"written to {path}"]))
+    return 0

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from controller.deadline import DeadlineError
+from controller.generation import index_of
 from controller.replay_queue import Entry, ReplayQueue
 from envs.records import TrajectoryGroup
 
@@ -44,6 +45,9 @@ class Inbox:
 
         Entries below `first_index` are in the committed checkpoint: the run died between commit and acknowledgement.
         """
+        gone = [name for name in await self._read(self._queue.acknowledged) if index_of(name) >= first_index]
+        if gone:  # the newest checkpoint was damaged: groups of steps after the one before it are made again
+            await self._read(lambda: self._queue.forget(gone))
         entries = await self._read(self._queue.recover)
         while batch := await self._read(lambda: self._queue.pull(self._max_pull, 0.0)):
             entries += batch
@@ -99,6 +103,10 @@ class Inbox:
 
     async def _read(self, function: Callable[[], Any]) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._reader, function)
+
+    async def discard(self) -> None:
+        """The run is over: nothing of it stays in the server."""
+        await self._read(self._queue.discard)
 
     def close(self) -> None:
         self._pushers.shutdown(wait=False, cancel_futures=True)

@@ -17,6 +17,7 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 
 import psutil
@@ -33,12 +34,17 @@ class RaySession:
     def __init__(self, run_folder: Path | None, object_store_bytes: int) -> None:
         self._object_store_bytes = object_store_bytes
         self._folder: Path | None = None
+        self._lock = threading.Lock()
         self._roots: list[psutil.Process] = []
         self._family: dict[int, psutil.Process] = {}
         self._record = run_folder / PROCESS_FILE if run_folder else None
 
     def start(self) -> None:
         """Blocks for about ten seconds. Raises what `ray.init` raises."""
+        with self._lock:
+            self._start()
+
+    def _start(self) -> None:
         import ray
         from ray._raylet import AuthenticationTokenLoader, Config
 
@@ -51,17 +57,19 @@ class RaySession:
         Config.initialize("")
         AuthenticationTokenLoader.instance().reset_cache()
         before = set(psutil.Process().children())
-        ray.init(
-            address="local",
-            num_cpus=1,  # every actor asks for 0: the machine's cores are shared by hand (settings.num_threads)
-            include_dashboard=False,
-            _temp_dir=str(self._folder),
-            object_store_memory=self._object_store_bytes,
-            log_to_driver=False,
-            logging_level="error",
-            namespace="t2po",
-        )
-        self._roots = [child for child in psutil.Process().children() if child not in before]
+        try:
+            ray.init(
+                address="local",
+                num_cpus=1,  # every actor asks for 0: the machine's cores are shared by hand (settings.num_threads)
+                include_dashboard=False,
+                _temp_dir=str(self._folder),
+                object_store_memory=self._object_store_bytes,
+                log_to_driver=False,
+                logging_level="error",
+                namespace="t2po",
+            )
+        finally:  # a Ray that came up halfway has processes too
+            self._roots = [child for child in psutil.Process().children() if child not in before]
         self.watch_processes()
 
     def watch_processes(self) -> None:
@@ -82,6 +90,10 @@ class RaySession:
 
     def stop(self) -> None:
         """Ends Ray and whatever its actors started, waits until nothing is left, removes the folder."""
+        with self._lock:  # a start that goes on in another thread is waited for: what it starts has to be found
+            self._stop()
+
+    def _stop(self) -> None:
         if self._folder is None:
             return
         import ray

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from typing import Any, Literal
 
 import ray
@@ -38,15 +39,25 @@ class RayServer:
 class RouterActor:
     """A restart loses the turns of live trajectories (they go on; only their replay starts afresh), nothing else.
 
-    Servers are introduced by `replace_server`: what the constructor gets would be stale after a restart.
+    Servers are introduced after the start: what the constructor gets would be stale after a restart. Turns
+    that are asked for before wait within their own deadlines.
     """
 
     def __init__(self, settings: RouterSettings) -> None:
+        self._settings = settings
         self._router = Router([], settings)
+        self._introduced = asyncio.Event()
+
+    async def introduce(self, servers: dict[str, Any], sampling: dict[str, Any]) -> None:
+        """`sampling`: what servers are given for "train" and "eval"; references, which Ray resolves for them."""
+        known = [RayServer(name, actor) for name, actor in servers.items()]
+        self._router = Router(known, replace(self._settings, sampling=sampling))
+        self._introduced.set()
 
     async def request_turn(
         self, request: TurnRequest, sampling: Literal["train", "eval"], unseen: tuple[Turn, ...] = ()
     ) -> TurnReply:
+        await asyncio.wait_for(self._introduced.wait(), self._settings.turn_timeout_s)
         return await self._router.request_turn(request, sampling, unseen)
 
     async def replace_server(self, name: str, actor: Any | None) -> None:

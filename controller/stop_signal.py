@@ -16,6 +16,9 @@ from types import TracebackType
 from typing import TypeVar
 
 Result = TypeVar("Result")
+STOPPED_BY_SIGNAL = 130
+"""Exit status of a run that was stopped, as shells have it."""
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 

@@ -29,6 +29,7 @@ Called by the CLI. Must not know: Redis, DeepSpeed, vLLM, prompts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -37,7 +38,7 @@ from typing import Any
 from controller.audit import AuditLog
 from controller.busy import BusyMeter
 from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster, cause_of
+from controller.cluster import Cluster, cause_of, innermost
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
 from controller.evaluate import evaluate, lines_of, was_evaluated, write_result
@@ -45,22 +46,20 @@ from controller.generation import Generation, index_of
 from controller.inbox import Inbox
 from controller.live_view import LiveView
 from controller.metrics import MetricsLog, StepMetrics
-from controller.metrics_endpoint import open_endpoint
+from controller.metrics_endpoint import MetricsEndpoint, open_endpoint
 from controller.player import Player
 from controller.ray_session import clean_up_after
 from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
 from controller.run_folder import RunFolder
 from controller.slots import GroupSlots
-from controller.stop_signal import Stopped, StopSignal
+from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
 from controller.task_order import TaskOrder
 from controller.update import Update
 from controller.valkey import ValkeyServer
 from envs.panel import check_disjoint, load_panel
 
 logger = logging.getLogger(__name__)
-
-STOPPED_BY_SIGNAL = 130
 
 
 def run_training(config: RunConfig, recipe: str) -> int:
@@ -78,7 +77,7 @@ def resume_training(run_folder: Path) -> int:
 
 
 def _conduct(config: RunConfig, folder: RunFolder, *, resumed: bool) -> int:
-    """The boundary that stops: whatever ends the run is named, with the way to go on."""
+    """The boundary that stops: whatever ends the run is named, with the way to go on; then the CLI has it."""
     _log_to(folder.log)
     with LiveView(folder.path.name, config.steps) as view:
         view.note(f"run folder: {folder.path}")
@@ -90,9 +89,9 @@ def _conduct(config: RunConfig, folder: RunFolder, *, resumed: bool) -> int:
             return STOPPED_BY_SIGNAL
         except Exception as error:
             logger.exception("the run ended")
-            view.note(f"error: {cause_of(error)}")
-            view.note(f"details: {folder.log}; go on with: t2po train --resume {folder.path}")
-            return 1
+            view.note(f"the run ended: {cause_of(error)}")
+            view.note(f"details: {folder.log}; when the cause is gone, go on with: t2po train --resume {folder.path}")
+            raise innermost(error) from None
     return 0
 
 
@@ -104,7 +103,7 @@ class TrainingRun:
         self.folder = folder
         self.view = view
         self.resumed = resumed
-        self.run_id = folder.path.name
+        self.run_id = folder.id
         self.train_panel = load_panel(config.env.name, config.env.train_panel)
         self.eval_panel = load_panel(config.env.name, config.env.eval_panel)
         check_disjoint(self.train_panel, self.eval_panel)
@@ -116,57 +115,55 @@ class TrainingRun:
         self.state = RunState(config, CheckpointStore(folder.checkpoints, config.checkpoint.keep_last), self.cluster)
         self.slots: GroupSlots
         self.generation: Generation
+        self.endpoint: MetricsEndpoint | None = None
         self.inbox: Inbox
         self.audit: AuditLog
         self.metrics: MetricsLog
 
     async def conduct(self) -> None:
         """Everything from start-up to the last evaluation; leaves no process behind, however it ends."""
-        server = None if self.config.queue.url else ValkeyServer(self.folder.queue, log=self.folder.path / "valkey.log")
-        self.endpoint = open_endpoint(self.config.metrics.port)
         with StopSignal(self.view.note) as stop:
-            try:
-                await stop.unless(self._start(server))
-                try:
-                    await self._train(stop)
-                finally:
-                    self.inbox.close()
-                    self.audit.close()
-                    self.metrics.close()
-            finally:
-                self._say("run", "ending")
-                await self.cluster.stop()
-                if server:
-                    await asyncio.to_thread(server.stop)
-                if self.endpoint:
-                    self.endpoint.close()
+            async with contextlib.AsyncExitStack() as ending:
+                await stop.unless(self._start(ending))
+                await self._train(stop)
 
-    async def _start(self, server: ValkeyServer | None) -> None:
-        """Every part at once; then the committed state of the run, if there is one."""
+    async def _start(self, ending: contextlib.AsyncExitStack) -> None:
+        """Every part, then the committed state of the run, if there is one. `ending` undoes it, in reverse order."""
         self.view.note("starting Ray, the inference engine, the environments, the learner and the replay queue")
         began = time.monotonic()
         config = self.config
-        async with asyncio.TaskGroup() as parts:
-            parts.create_task(self.cluster.start())
-            if server:
-                parts.create_task(asyncio.to_thread(server.start))
+        self.endpoint = open_endpoint(config.metrics.port)
+        if self.endpoint:
+            ending.callback(self.endpoint.close)
+        server = None if config.queue.url else ValkeyServer(self.folder.queue, log=self.folder.path / "valkey.log")
+        if server:
+            ending.push_async_callback(asyncio.to_thread, server.stop)
+        # The queue first: it is there in a second, or says at once why not.
+        queue = await asyncio.to_thread(self._open_queue, server)
+        self.inbox = Inbox(queue, max_pull=2 * config.rollout.groups_per_step)
+        ending.callback(self.inbox.close)
+        ending.push_async_callback(self.cluster.stop)
+        ending.callback(self._say, "run", "ending")
+        await self.cluster.start()
         self.done = await self.state.take_up()
-        self.inbox = Inbox(
-            await asyncio.to_thread(
-                ReplayQueue,
-                server.url if server else config.queue.url,
-                self.run_id,
-                config.queue.max_groups,
-                config.queue.timeout_s,
-                revive=server.ensure_alive if server else None,
-            ),
-            max_pull=2 * config.rollout.groups_per_step,
-        )
         self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
+        ending.callback(self.audit.close)
         self.metrics = MetricsLog(self.folder.metrics, self.done if self.resumed else None)
+        ending.callback(self.metrics.close)
         self.view.note(
             f"everything is up after {time.monotonic() - began:.0f} s"
             + (f"; going on after step {self.done}" if self.done else "")
+        )
+
+    def _open_queue(self, server: ValkeyServer | None) -> ReplayQueue:
+        if server:
+            server.start()
+        return ReplayQueue(
+            server.url if server else self.config.queue.url,
+            self.run_id,
+            self.config.queue.max_groups,
+            self.config.queue.timeout_s,
+            revive=server.ensure_alive if server else None,
         )
 
     async def _train(self, stop: StopSignal) -> None:
@@ -175,6 +172,7 @@ class TrainingRun:
         if self.done < self.config.steps:
             await self._loops(stop)
         await stop.unless(self._evaluate("after"))
+        await self.inbox.discard()
 
     async def _loops(self, stop: StopSignal) -> None:
         """Generation, updates and supervision side by side, until the last step, a stop, or the first failure."""
@@ -239,7 +237,7 @@ class TrainingRun:
             if self._checkpoint_is_due(values["queue_depth"]):
                 await self._commit()
             if config.eval.every_steps and self.done % config.eval.every_steps == 0 and self.done < config.steps:
-                await stop.unless(self._evaluate("during"))
+                await stop.unless(self._evaluate("during", watched=True))
             stop.check()
 
     def _checkpoint_is_due(self, queue_depth: float) -> bool:
@@ -254,12 +252,13 @@ class TrainingRun:
             await self.state.commit(self.done, self.inbox, self.slots, self.generation)
         self._note("committed")
 
-    async def _evaluate(self, label: str) -> None:
+    async def _evaluate(self, label: str, *, watched: bool = False) -> None:
         """Plays the evaluation panel with the weights that are live, says and files the result."""
         panel = self.eval_panel
         tasks = panel.tasks[: self.config.eval.num_tasks or None]
         self._say("run", f"evaluating on {len(tasks)} tasks of {panel.name}")
-        result = await evaluate(self.player, tasks, self.config, panel, version=self.done, run_id=self.run_id)
+        playing = evaluate(self.player, tasks, self.config, panel, version=self.done, run_id=self.run_id)
+        result = await (playing if watched else self.cluster.guarded(playing))
         for line in lines_of(result, f"{label} (step {self.done})"):
             self.view.note(line)
         await asyncio.to_thread(write_result, result, self.folder.evaluations, label)

@@ -1,0 +1,133 @@
+"""A training run in a process of its own, for tests: started, watched through its folder, killed.
+
+The policy is the embedded one after seconds of cold start: bad, but now and then in the right format, so that
+there is something to learn from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[2]
+
+RECIPE = """
+steps = 4
+runs_dir = "{runs}"
+[env]
+max_turns = 4
+[rollout]
+groups_per_step = 2
+group_size = 3
+[inference]
+response_tokens = 40
+prompt_tokens = 448
+max_num_seqs = 16
+kv_cache_gib = 0.25
+start_timeout_s = 900.0
+[tti]
+think_cap = 24
+[coldstart]
+num_trajectories = 60
+epochs = 3
+max_duration_s = 60.0
+[eval]
+num_tasks = 4
+[checkpoint]
+every_steps = 2
+[metrics]
+port = 0
+"""
+
+
+class RunProcess:
+    """`t2po train ...` as a child process."""
+
+    def __init__(self, runs: Path, name: str, *changes: str) -> None:
+        self.runs = runs
+        self.folder = runs / name
+        self.recipe = runs / "test.toml"
+        if not self.recipe.exists():
+            self.recipe.write_text(RECIPE.format(runs=runs), encoding="utf-8")
+        self.log = runs / f"{name}.log"
+        self.process = self._start("train", str(self.recipe), f"name={name}", *changes)
+
+    def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        with self.log.open("ab") as output:
+            return subprocess.Popen(
+                [sys.executable, "-m", "controller.cli", *arguments],
+                cwd=ROOT, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def resume(self) -> None:
+        self.process = self._start("train", "--resume", str(self.folder))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        try:
+            lines = (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        except OSError:
+            return []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def wait_for_step(self, step: int, timeout_s: float = 1200.0) -> None:
+        self._wait(lambda: any(row["step"] >= step for row in self.metrics()), f"step {step}", timeout_s)
+
+    def wait_for_text(self, text: str, timeout_s: float = 1200.0) -> None:
+        self._wait(lambda: text in self.output(), f"{text!r}", timeout_s)
+
+    def _wait(self, happened: Any, what: str, timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not happened():
+            assert self.process.poll() is None, f"the run ended with {self.process.returncode}:\n{self.output()}"
+            assert time.monotonic() < deadline, f"no {what} within {timeout_s} s:\n{self.output()}"
+            time.sleep(0.2)
+
+    def finish(self, timeout_s: float = 1200.0) -> int:
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+
+    def output(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    def part(self, title: str) -> psutil.Process:
+        """The process of an actor (`ray::EnvActor`) or server of this run, by its title."""
+        for process in psutil.Process(self.process.pid).children(recursive=True):
+            if any(title in word for word in process.cmdline()):
+                return process
+        raise AssertionError(f"no process {title!r} in the run")
+
+    def family(self) -> list[psutil.Process]:
+        return psutil.Process(self.process.pid).children(recursive=True)
+
+    def end(self) -> None:
+        """Whatever state it is in: nothing of it is left."""
+        if self.process.poll() is None:
+            family = self.family()
+            self.process.kill()
+            self.process.wait(30)
+            for process in family:
+                try:
+                    process.kill()
+                except psutil.NoSuchProcess:
+                    continue
+
+
+def gone(processes: list[psutil.Process], timeout_s: float = 30.0) -> bool:
+    """Whether all of them end in time."""
+    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
+    return not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
