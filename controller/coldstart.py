@@ -82,7 +82,11 @@ def check_policy(folder: Path) -> None:
 
 
 def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
-    """(message, reply) of every demonstrated turn on training tasks, in the exact words of RL's prompts."""
+    """(message, reply) of demonstrated turns on training tasks, in the exact words of RL's prompts.
+
+    Most turns of a trajectory search or hesitate; only a share of those is kept, so that the rare
+    decisions (it is here: take it) are learned in the same few minutes.
+    """
     from envs.alfworld.demonstration import Demonstrator
     from envs.alfworld.expert import read_task
     from envs.prompt import render_message
@@ -91,6 +95,11 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
     panel = load_panel(config.env.name, config.env.train_panel)
     env = make_env(config.env)
     turns: list[tuple[str, str]] = []
+    kept = {
+        "search": config.coldstart.kept_searches,
+        "lamp": config.coldstart.kept_searches,
+        "hesitate": config.coldstart.kept_detours,
+    }
     for number in range(config.coldstart.num_trajectories):
         task = panel.tasks[number % len(panel.tasks)]
         rng = random.Random(derive_seed(config.seed, "demonstration", number))
@@ -104,8 +113,9 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
             message = render_message(
                 config.env.prompt, info["goal"], remembered, observation, admissible, len(history), info["place"]
             )
-            command, thought = demonstrator.decide(observation, admissible)
-            turns.append((message, f"<think>{thought}</think>\n<action>{command}</action>"))
+            command, thought = demonstrator.decide(admissible)
+            if rng.random() < kept.get(demonstrator.plan, 1.0):
+                turns.append((message, f"<think>{thought}</think>\n<action>{command}</action>"))
             history.append((observation, command))
             observation, _, terminated, truncated, info = env.step(command)
             over = terminated or truncated
@@ -137,7 +147,8 @@ def _build(config: RunConfig, folder: Path, report: Report) -> None:
                 f"{rate:,.0f} tokens/s  {progress.elapsed_s:.0f} s"
             )
 
-    finetune(base, folder, pairs, config.coldstart, config.seed, on_progress=on_progress)
+    weight = config.coldstart.prompt_loss_weight
+    finetune(base, folder, pairs, config.coldstart, config.seed, prompt_loss_weight=weight, on_progress=on_progress)
     shutil.rmtree(base, ignore_errors=True)
 
 

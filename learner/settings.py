@@ -61,6 +61,15 @@ class ColdstartSettings(Section):
     detour_rate: float = Field(
         0.3, ge=0, le=1, description="Share of demonstrated turns that hesitate instead of advancing."
     )
+    kept_searches: float = Field(
+        0.4, gt=0, le=1, description="Share of demonstrated searching turns that is trained on."
+    )
+    kept_detours: float = Field(
+        0.3, gt=0, le=1, description="Share of demonstrated hesitating turns that is trained on."
+    )
+    prompt_loss_weight: float = Field(
+        0.2, ge=0, le=1, description="Weight of a prompt token's loss beside a reply token's."
+    )
     epochs: int = Field(4, ge=1, description="Passes over the demonstrations.")
     lr: float = Field(2e-3, gt=0, lt=1, description="Peak learning rate.")
     batch_tokens: int = Field(8192, ge=64, description="Tokens of one optimizer step.")

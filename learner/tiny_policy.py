@@ -97,7 +97,12 @@ def train_tokenizer(
 
 
 def build_model(
-    tokenizer: PreTrainedTokenizerFast, seed: int, hidden: int = 192, layers: int = 4, context: int = 1024
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    hidden: int = 192,
+    layers: int = 4,
+    head_dim: int = 64,
+    context: int = 1024,
 ) -> Qwen3ForCausalLM:
     """A freshly initialised Qwen3-shaped model for the tokenizer; the same weights for the same seed."""
     config = Qwen3Config(
@@ -105,9 +110,9 @@ def build_model(
         hidden_size=hidden,
         intermediate_size=hidden * 3,
         num_hidden_layers=layers,
-        num_attention_heads=hidden // 64,
-        num_key_value_heads=max(1, hidden // 128),
-        head_dim=64,
+        num_attention_heads=hidden // head_dim,
+        num_key_value_heads=max(1, hidden // head_dim // 2),
+        head_dim=head_dim,
         max_position_embeddings=context,
         tie_word_embeddings=True,
         eos_token_id=tokenizer.eos_token_id,

@@ -37,16 +37,19 @@ class Demonstrator:
         self.holding = ""
         self.processed = False
         self.hesitating = False
+        self.plan = ""
+        """What the last decision was for: hesitate, search, lamp, take, carry, open, process, use, place or drop."""
 
-    def decide(self, observation: str, admissible: list[str]) -> tuple[str, str]:
+    def decide(self, admissible: list[str]) -> tuple[str, str]:
         """The next command (one of `admissible`) and its thought."""
-        command, plan = self._advance(observation, admissible)
+        command, self.plan = self._advance(admissible)
         stay = max(self.detour_rate, HESITATION_LASTS) if self.hesitating else self.detour_rate
         self.hesitating = self.rng.random() < (stay if self.detour_rate > 0 else 0.0)
         if self.hesitating:
+            self.plan = "hesitate"
             command, thought = self._hesitate(admissible)
         else:
-            thought = self._phrase(command, plan, observation)
+            thought = self._phrase(command, self.plan)
         self._follow(command)
         return command, thought
 
@@ -61,7 +64,7 @@ class Demonstrator:
         elif self.wish.treatment and command.startswith(self.wish.treatment + " "):
             self.processed = True
 
-    def _advance(self, observation: str, admissible: list[str]) -> tuple[str, str]:
+    def _advance(self, admissible: list[str]) -> tuple[str, str]:
         """The command that a sweeping agent gives here, and the kind of plan behind it."""
         wish = self.wish
         if self.holding and _kind(self.holding) != wish.target:
@@ -126,7 +129,7 @@ class Demonstrator:
                 thought += " " + extra
         return command, thought
 
-    def _phrase(self, command: str, plan: str, observation: str) -> str:
+    def _phrase(self, command: str, plan: str) -> str:
         """A thought: what is wanted, the decision, and now and then a restatement that adds nothing."""
         wish, rng = self.wish, self.rng
         place = command[6:] if command.startswith("go to ") else self.here
