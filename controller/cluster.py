@@ -321,6 +321,15 @@ class Cluster:
         await asyncio.to_thread(self._session.stop)
 
 
+def describe(status: dict[str, Any]) -> str:
+    """What a part does now, from its status, for the live view."""
+    if "state" in status:
+        return f"{status['state']}: version {status['version']}, {status['in_flight']} requests"
+    if "idle_envs" in status:
+        return f"{status['live']} trajectories, {status['steps']} steps, {status['memory_mb']:.0f} MB"
+    return f"{status['live_trajectories']} trajectories, {sum(status['in_flight'].values())} requests"
+
+
 def innermost(error: BaseException) -> BaseException:
     """The first failure inside exception groups: what a person has to know."""
     while isinstance(error, BaseExceptionGroup):

@@ -137,6 +137,7 @@ def _environment(token: Path) -> dict[str, str]:
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_worker_niceness": "0",  # Ray's default of 15 starves the engine when anything else runs on the machine
         "RAY_DEDUP_LOGS": "0",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
     }

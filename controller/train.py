@@ -38,7 +38,7 @@ from typing import Any
 from controller.audit import AuditLog
 from controller.busy import BusyMeter
 from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster, cause_of, innermost
+from controller.cluster import Cluster, cause_of, describe, innermost
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
 from controller.evaluate import evaluate, lines_of, was_evaluated, write_result
@@ -271,6 +271,8 @@ class TrainingRun:
             self.endpoint.beat()
         count, groups = self.player.live, self.generation.num_under_way
         self._say("rollouts", f"{count} trajectories of {groups} groups under way")
+        for name, status in sorted(self.cluster.status.items()):
+            self._say(name, describe(status))
 
     def _say(self, part: str, doing: str) -> None:
         self.view.part(part, doing)
