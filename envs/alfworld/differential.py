@@ -1,15 +1,12 @@
 """Our engine against TextWorld's, command by command, byte by byte.
 
-Owns: the reference behind one interface, the walks, and the report with both speeds. Called by `t2po env check`
-and as `python -m envs.alfworld.differential --official N --own M`. Must not know: training.
-
-TextWorld and alfworld (domain and grammar) are an optional extra; nothing else of the project imports them.
+Owns: the walks, the comparison, and the report with both speeds. Called by `t2po env compare` and as
+`python -m envs.alfworld.differential --official N --own M`. Must not know: training, how TextWorld is driven.
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import lzma
 import random
@@ -17,105 +14,42 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache, wraps
 from pathlib import Path
 from typing import Any
 
 from envs.alfworld.engine import Engine, Game
 from envs.alfworld.games import panel_games
 from envs.alfworld.planner import plan
+from envs.alfworld.textworld_reference import Reference, State
 from envs.data_folder import DataError
 
-State = tuple[str, list[str], bool]
 NONSENSE_RATE = 0.02
 _NONSENSE = ("", "dance", "go to", "take 1 from 2", "open the door", "GO TO FRIDGE 1", "look around", "use", "\u0394")
-MISSING = "TextWorld is not installed: pip install 't2po[textworld]' (or deploy/requirements/textworld.txt) and repeat"
-
-
-class Reference:
-    """TextWorld's PDDL engine. One instance for all games: each holds a 34 MB library until the process ends."""
-
-    def __init__(self) -> None:
-        if any(importlib.util.find_spec(name) is None for name in ("textworld", "fast_downward", "alfworld")):
-            raise DataError(MISSING)
-        import textworld
-        from alfworld.agents.utils.misc import Demangler
-        from textworld.envs.pddl import PddlEnv
-
-        found = importlib.util.find_spec("alfworld")
-        data = Path(found.origin if found and found.origin else "").parent / "data"
-        self._domain = (data / "alfred.pddl").read_text()
-        self._grammar = (data / "alfred.twl2").read_text()
-        self._demangler = Demangler
-        _translate_once()
-        self._env = PddlEnv(textworld.EnvInfos(won=True, admissible_commands=True))
-
-    def reset(self, problem: str, task: str) -> State:
-        arguments = list(sys.argv)  # its translator overwrites them
-        try:
-            self._env.load(
-                {
-                    "pddl_domain": self._domain,
-                    "grammar": self._grammar.replace("UNKNOWN GOAL", task),
-                    "pddl_problem": problem,
-                }
-            )
-            names = self._demangler(game_infos=self._env._entity_infos)
-            for entity in self._env._entity_infos.values():
-                entity.name = names.demangle_alfred_name(entity.id)
-            return self._state(self._env.reset())
-        finally:
-            sys.argv = arguments
-
-    def step(self, command: str) -> State:
-        state, _, _ = self._env.step(command)
-        return self._state(state)
-
-    @staticmethod
-    def _state(state: Any) -> State:
-        return state.feedback, list(state.admissible_commands), bool(state.won)
-
-
-def _translate_once() -> None:
-    """Let TextWorld translate each problem once. It does so four times a game: for `load` and for `reset`, and each
-    time once more for its planner, which is never asked here. Nothing that is compared depends on it."""
-    import fast_downward
-
-    translate = getattr(fast_downward.pddl2sas, "__wrapped__", fast_downward.pddl2sas)
-
-    @lru_cache(maxsize=1)
-    def once(domain: str, problem: str) -> Any:
-        return translate(domain, problem, verbose=False)
-
-    @wraps(translate)
-    def pddl2sas(domain: str, problem: str, verbose: bool = False, optimize: bool = False) -> Any:
-        return once(domain, problem)
-
-    fast_downward.pddl2sas = pddl2sas
 
 
 @dataclass(slots=True)
 class Comparison:
-    """What was compared and what differed. Times are of steps only, admissible commands included."""
+    """What was compared and what differed. The seconds are those of the steps of timed games, admissible commands
+    included on both sides."""
 
     games: dict[str, int] = field(default_factory=dict)
     steps: int = 0
     nonsense: int = 0
     won: int = 0
+    timed_games: int = 0
+    timed_steps: int = 0
     mismatches: list[dict[str, Any]] = field(default_factory=list)
     own_seconds: float = 0.0
     reference_seconds: float = 0.0
-    reference_reset_seconds: float = 0.0
-    own_reset_seconds: float = 0.0
 
     def report(self) -> dict[str, Any]:
-        own = self.steps / max(self.own_seconds, 1e-9)
-        reference = self.steps / max(self.reference_seconds, 1e-9)
+        own = self.timed_steps / max(self.own_seconds, 1e-9)
+        reference = self.timed_steps / max(self.reference_seconds, 1e-9)
         return {
             **asdict(self),
             "own_steps_per_s": round(own, 1),
             "reference_steps_per_s": round(reference, 2),
-            "speedup": round(own / reference, 1) if self.steps else None,
+            "speedup": round(own / reference, 1) if self.timed_steps else None,
         }
 
 
@@ -123,18 +57,23 @@ def compare(
     games: list[tuple[str, str, str, str]],
     num_steps: int,
     seed: int,
+    timed_every: int,
     progress: Callable[[str], None] = lambda text: None,
     record: Callable[[dict[str, Any]], None] | None = None,
 ) -> Comparison:
     """Walk every game (panel, id, task, problem) in both engines, `num_steps` commands each.
 
-    Even games follow the planner half of the time, odd ones walk at random with a taste for interaction.
+    Even games follow the planner half of the time, odd ones walk at random with a taste for interaction. Every
+    `timed_every`-th game is played by TextWorld as it is and gives both speeds; in the others its parsers' answers
+    are remembered, which makes the comparison several times faster.
     `record` gets each walk as the reference answered it.
     """
     reference, outcome = Reference(), Comparison()
     for number, (panel, task_id, task, problem) in enumerate(games):
         rng = random.Random(f"{seed} {task_id}")
-        walk = _walk(reference, outcome, task, problem, rng, num_steps, 0.5 if number % 2 == 0 else 0.0)
+        timed = number % timed_every == 0
+        outcome.timed_games += timed
+        walk = _walk(reference, outcome, task, problem, rng, num_steps, 0.5 if number % 2 == 0 else 0.0, timed)
         outcome.games[panel] = outcome.games.get(panel, 0) + 1
         if walk["mismatch"]:
             outcome.mismatches.append({"task": task_id, **walk["mismatch"]})
@@ -152,14 +91,12 @@ def _walk(
     rng: random.Random,
     num_steps: int,
     guided: float,
+    timed: bool,
 ) -> dict[str, Any]:
-    started = time.perf_counter()
+    reference.time_it(timed)
     engine = Engine(Game(problem, task))
     ours: State = (engine.reset(), engine.admissible(), engine.won())
-    outcome.own_reset_seconds += time.perf_counter() - started
-    started = time.perf_counter()
     theirs = reference.reset(problem, task)
-    outcome.reference_reset_seconds += time.perf_counter() - started
     steps: list[tuple[str, State]] = [("", theirs)]
     command = ""
     for _ in range(num_steps):
@@ -172,8 +109,10 @@ def _walk(
         ours = (observation, engine.admissible(), done)
         middle = time.perf_counter()
         theirs = reference.step(command)
-        outcome.own_seconds += middle - started
-        outcome.reference_seconds += time.perf_counter() - middle
+        if timed:
+            outcome.own_seconds += middle - started
+            outcome.reference_seconds += time.perf_counter() - middle
+            outcome.timed_steps += 1
         outcome.steps += 1
         outcome.won += done
         steps.append((command, theirs))
@@ -226,6 +165,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--own", type=int, default=10, help="games of the embedded suite")
     parser.add_argument("--steps", type=int, default=30, help="commands a game")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--timed-every", type=int, default=7, help="every how manyth game measures the speeds")
     parser.add_argument("--record", type=Path, help="write TextWorld's answers to this .jsonl.xz (a test fixture)")
     chosen = parser.parse_args(arguments)
     try:
@@ -235,6 +175,7 @@ def main(arguments: list[str]) -> int:
             games,
             chosen.steps,
             chosen.seed,
+            chosen.timed_every,
             lambda text: print(text, file=sys.stderr, flush=True),
             lambda walk: walks.append(json.dumps(walk, separators=(",", ":")) + "\n"),
         )
