@@ -80,7 +80,6 @@ class Cluster:
         async with asyncio.TaskGroup() as group:
             for start in starts:
                 group.create_task(start)
-        self._session.watch_processes()
 
     def _router_settings(self) -> RouterSettings:
         config = self.config
@@ -244,7 +243,6 @@ class Cluster:
                 raise PartLost(f"{name} died {self.restarts[name]} times, the budget is {MAX_RESTARTS}; last: {cause}")
             logger.warning("%s is replaced (%d of %d): %s", name, self.restarts[name], MAX_RESTARTS, cause)
             await replace()
-            self._session.watch_processes()
 
     async def guarded(self, work: Awaitable[Result]) -> Result:
         """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""
@@ -266,7 +264,6 @@ class Cluster:
             checks = [self._check_inference(name) for name in self.inference]
             checks += [self._check_env(index) for index in range(len(self.env))]
             await asyncio.gather(*checks, self._check_router())
-            self._session.watch_processes()
             await asyncio.sleep(PING_EVERY_S)
 
     async def _check_inference(self, name: str) -> None:

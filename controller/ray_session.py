@@ -12,7 +12,6 @@ would not do: a socket's path may have 107 bytes) and free ports chosen by Ray.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import shutil
@@ -22,10 +21,13 @@ from pathlib import Path
 
 import psutil
 
+from controller.reaper import Reaper, end_processes, end_recorded
+
 PROCESS_FILE = "processes.json"
 """In the run folder while the run lives: its processes, so that `resume` can clean up after a kill -9."""
 
-STOP_PATIENCE_S = 10.0
+WATCH_EVERY_S = 2.0
+"""How often new processes of the session are looked for."""
 
 
 class RaySession:
@@ -35,9 +37,11 @@ class RaySession:
         self._object_store_bytes = object_store_bytes
         self._folder: Path | None = None
         self._lock = threading.Lock()
+        self._ended = threading.Event()
         self._roots: list[psutil.Process] = []
         self._family: dict[int, psutil.Process] = {}
-        self._record = run_folder / PROCESS_FILE if run_folder else None
+        self._run_folder = run_folder
+        self._reaper: Reaper | None = None
 
     def start(self) -> None:
         """Blocks for about ten seconds. Raises what `ray.init` raises."""
@@ -49,6 +53,7 @@ class RaySession:
         from ray._raylet import AuthenticationTokenLoader, Config
 
         self._folder = Path(tempfile.mkdtemp(prefix="t2po-ray-"))
+        self._reaper = Reaper((self._run_folder or self._folder) / PROCESS_FILE, self._folder)
         token = self._folder / "token"
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32), encoding="ascii")
@@ -70,23 +75,22 @@ class RaySession:
             )
         finally:  # a Ray that came up halfway has processes too
             self._roots = [child for child in psutil.Process().children() if child not in before]
-        self.watch_processes()
+            self._note_processes()
+        threading.Thread(target=self._watch, name="process-watch", daemon=True).start()
 
-    def watch_processes(self) -> None:
+    def _watch(self) -> None:
+        while not self._ended.wait(WATCH_EVERY_S):
+            with self._lock:
+                self._note_processes()
+
+    def _note_processes(self) -> None:
         """Notes Ray's processes and their children (engines): once a parent is dead nobody knows whose they were."""
-        if self._folder is None:
-            return
         for root in self._roots:
             with contextlib.suppress(psutil.Error):
                 self._family.update((process.pid, process) for process in [root, *root.children(recursive=True)])
         self._family = {pid: process for pid, process in self._family.items() if process.is_running()}
-        if self._record is None:
-            return
-        rows = [[process.pid, process.create_time()] for process in self._family.values()]
-        text = json.dumps({"folder": str(self._folder), "processes": rows})
-        temporary = self._record.with_suffix(".tmp")
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self._record)
+        if self._reaper is not None:
+            self._reaper.watch(self._family.values())
 
     def stop(self) -> None:
         """Ends Ray and whatever its actors started, waits until nothing is left, removes the folder."""
@@ -98,35 +102,21 @@ class RaySession:
             return
         import ray
 
-        self.watch_processes()
+        self._ended.set()
+        self._note_processes()
         ray.shutdown()
-        _end(list(self._family.values()))
+        end_processes(list(self._family.values()))
         self._family.clear()
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
-        if self._record is not None:
-            self._record.unlink(missing_ok=True)
+        if self._reaper is not None:
+            self._reaper.release()
+            self._reaper = None
 
 
 def clean_up_after(run_folder: Path) -> int:
-    """Ends the processes that a killed run left behind; how many there were. Pids that were reused are left alone."""
-    record = run_folder / PROCESS_FILE
-    try:
-        kept = json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return 0
-    left = []
-    for pid, created in kept["processes"]:
-        try:
-            process = psutil.Process(pid)
-            if abs(process.create_time() - created) < 0.5 and pid != os.getpid():
-                left.append(process)
-        except psutil.Error:
-            continue
-    _end(left, patience_s=0.0)
-    shutil.rmtree(kept["folder"], ignore_errors=True)
-    record.unlink(missing_ok=True)
-    return len(left)
+    """Ends what a killed run (and its killed reaper) left behind; how many processes there were."""
+    return end_recorded(run_folder / PROCESS_FILE)
 
 
 def _environment(token: Path) -> dict[str, str]:
@@ -141,14 +131,3 @@ def _environment(token: Path) -> dict[str, str]:
         "RAY_DEDUP_LOGS": "0",
         "PYTHONPATH": os.pathsep.join(dict.fromkeys(paths)),
     }
-
-
-def _end(processes: list[psutil.Process], patience_s: float = STOP_PATIENCE_S) -> None:
-    """Waits for the processes to end on their own, then kills what is left."""
-    _, alive = psutil.wait_procs(processes, timeout=patience_s)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=STOP_PATIENCE_S)

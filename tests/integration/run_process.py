@@ -128,6 +128,18 @@ class RunProcess:
 
 
 def gone(processes: list[psutil.Process], timeout_s: float = 30.0) -> bool:
-    """Whether all of them end in time."""
-    _, alive = psutil.wait_procs(processes, timeout=timeout_s)
-    return not [one for one in alive if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    """Whether all of them end in time. A zombie has ended: it only waits for init."""
+    deadline = time.monotonic() + timeout_s
+    while left := [process for process in processes if _lives(process)]:
+        if time.monotonic() > deadline:
+            print("still there:", left)
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

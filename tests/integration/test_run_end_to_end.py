@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import math
+import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from controller.audit import judge_file
+from controller.valkey import ValkeyServer
 from tests.integration.run_process import RunProcess, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -115,15 +117,24 @@ def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProces
     assert last["restarts_inference-0"] >= 1
 
 
-def test_run_ends_with_the_cause_when_the_learner_dies_and_goes_on(runs: Path, started: list[RunProcess]) -> None:
-    run = RunProcess(runs, "learner", "steps=6", "checkpoint.every_steps=1")
-    started.append(run)
-    run.wait_for_step(1)
-    run.part("ray::LearnerActor").send_signal(signal.SIGKILL)
-    status = run.finish()
-    assert status not in (0, 130)
-    assert "learner failed in step" in run.output()
-    run.resume()
-    assert run.finish() == 0, run.output()
+def test_run_ends_with_the_cause_and_goes_on(runs: Path, started: list[RunProcess], tmp_path: Path) -> None:
+    """The learner dies, then the Redis server of somebody else goes away: neither hangs, neither loses anything."""
+    with ValkeyServer(tmp_path / "server") as server:
+        run = RunProcess(
+            runs, "causes", "steps=6", "checkpoint.every_steps=1", f"queue.url={server.url}", "queue.timeout_s=5"
+        )
+        started.append(run)
+        run.wait_for_step(1)
+        run.part("ray::LearnerActor").kill()
+        assert run.finish() not in (0, 130)
+        assert "learner failed in step" in run.output()
+        run.resume()
+        run.wait_for_step(3)
+        os.kill(server.pid, signal.SIGKILL)
+        assert run.finish() not in (0, 130)
+        assert "127.0.0.1" in run.output().splitlines()[-1], run.output()
+        server.ensure_alive()
+        run.resume()
+        assert run.finish() == 0, run.output()
     check_complete(run, steps=6)
     assert math.isfinite(run.metrics()[-1]["loss"])

@@ -1,0 +1,122 @@
+"""A private Ray: authenticated, side by side with another one, gone without a trace, also after kill -9."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from controller.reaper import Reaper, end_recorded
+from tests.integration.run_process import ROOT, gone
+
+SESSION = """
+import json, sys, time
+from pathlib import Path
+from controller.ray_session import RaySession
+session = RaySession(Path(sys.argv[1]), object_store_bytes=100 * 2**20)
+session.start()
+import ray, subprocess, os
+@ray.remote(num_cpus=0)
+class Part:
+    def spawn(self):
+        # like vLLM's engine: a child that does not notice the death of its parents
+        return subprocess.Popen(["sleep", "600"], start_new_session=True).pid
+part = Part.remote()
+child = ray.get(part.spawn.remote(), timeout=120)
+time.sleep(3)
+folder = str(session._folder)
+print(json.dumps({"child": child, "folder": folder, "mode": os.environ["RAY_AUTH_MODE"]}), flush=True)
+sys.stdin.readline()
+session.stop()
+print("stopped", flush=True)
+"""
+
+
+def begin(folder: Path) -> tuple[subprocess.Popen[str], dict[str, object]]:
+    folder.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SESSION, str(folder)],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    return process, json.loads(process.stdout.readline())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_ray_session_two_side_by_side_end_without_a_trace(tmp_path: Path) -> None:
+    first, one = begin(tmp_path / "one")
+    second, two = begin(tmp_path / "two")
+    try:
+        assert one["folder"] != two["folder"]
+        assert one["mode"] == "token"
+        assert (Path(str(one["folder"])) / "token").stat().st_mode & 0o077 == 0
+        family = psutil.Process(first.pid).children(recursive=True)
+        others = psutil.Process(second.pid).children(recursive=True)
+        first.communicate("\n", timeout=120)
+        assert gone(family)
+        assert not Path(str(one["folder"])).exists()
+        assert not (tmp_path / "one" / "processes.json").exists()
+        assert all(process.is_running() for process in others), "the neighbour lost processes"
+        second.kill()
+        second.wait(30)
+        assert gone(others), "what was left after kill -9 did not end"
+        for _ in range(100):
+            if not Path(str(two["folder"])).exists():
+                break
+            time.sleep(0.1)
+        assert not Path(str(two["folder"])).exists()
+    finally:
+        for process in (first, second):
+            process.kill()
+
+
+def test_reaper_ends_what_the_dead_left(tmp_path: Path) -> None:
+    sleeper = subprocess.Popen(["sleep", "600"])
+    owner = subprocess.Popen(
+        [
+            sys.executable, "-c",
+            "import sys, psutil, time; from pathlib import Path; from controller.reaper import Reaper\n"
+            "folder = Path(sys.argv[1])\n"
+            "Reaper(folder / 'record', folder / 'x').watch([psutil.Process(int(sys.argv[2]))])\n"
+            "print('watching', flush=True); time.sleep(600)",
+            str(tmp_path), str(sleeper.pid),
+        ],
+        cwd=ROOT, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert owner.stdout is not None
+    assert owner.stdout.readline() == "watching\n"
+    owner.kill()
+    assert sleeper.wait(30) == -9
+    owner.wait(30)
+
+
+def test_reaper_released_ends_nothing(tmp_path: Path) -> None:
+    sleeper = subprocess.Popen(["sleep", "600"])
+    try:
+        reaper = Reaper(tmp_path / "record", tmp_path / "folder")
+        reaper.watch([psutil.Process(sleeper.pid)])
+        reaper.release()
+        assert sleeper.poll() is None
+        assert not (tmp_path / "record").exists()
+    finally:
+        sleeper.kill()
+        sleeper.wait(30)
+
+
+def test_reaper_leaves_reused_pids_alone(tmp_path: Path) -> None:
+    sleeper = subprocess.Popen(["sleep", "600"])
+    try:
+        (tmp_path / "record").write_text(
+            json.dumps({"folder": str(tmp_path / "folder"), "processes": [[sleeper.pid, 12345.0]]}), encoding="utf-8"
+        )
+        assert end_recorded(tmp_path / "record") == 0
+        assert sleeper.poll() is None
+    finally:
+        sleeper.kill()
+        sleeper.wait(30)
