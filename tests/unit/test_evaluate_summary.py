@@ -1,0 +1,58 @@
+"""What an evaluation says: totals, intervals, task types, its file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from controller.evaluate import EvalResult, lines_of, summarise, was_evaluated, write_result
+from controller.interval import wilson_interval
+from envs.records import Trajectory
+from tests.fakes import make_task, make_turn
+
+
+def trajectory(index: int, kind: str, won: bool, turns: int) -> Trajectory:
+    return Trajectory(
+        id=f"t{index}", group_id=f"t{index}", task=replace(make_task(index), kind=kind), sibling=0, attempt=0,
+        turns=tuple(make_turn(number, format_valid=number > 0) for number in range(turns)), won=won, duration_s=1.0,
+    )  # fmt: skip
+
+
+def result() -> EvalResult:
+    played = [trajectory(0, "walk", True, 2), trajectory(1, "run", False, 4), trajectory(2, "walk", False, 6)]
+    return summarise(played, panel="unseen", panel_hash="abc", version=7, seed=3, interventions=False, duration_s=12.0)
+
+
+def test_evaluate_summary_counts_by_kind() -> None:
+    found = result()
+    assert (found.won, found.played) == (1, 3)
+    assert found.by_kind == {"run": (0, 1), "walk": (1, 2)}
+    assert found.turns == pytest.approx(4.0)
+    assert found.invalid_share == pytest.approx(3 / 12)
+    assert found.interval == wilson_interval(1, 3)
+
+
+def test_evaluate_lines_name_panel_interval_and_kinds() -> None:
+    first, *kinds = lines_of(result(), "before")
+    assert first.startswith("before: unseen 33.3% [6.1%, 79.2%] (1/3 tasks, 4.0 turns")
+    assert [line.split()[0] for line in kinds] == ["run", "walk"]
+
+
+def test_evaluate_file_holds_what_is_needed_to_compare(tmp_path: Path) -> None:
+    assert not was_evaluated(tmp_path, "unseen", "before")
+    path = write_result(result(), tmp_path, "before")
+    assert was_evaluated(tmp_path, "unseen", "before")
+    assert not was_evaluated(tmp_path, "unseen", "after")
+    row = json.loads(path.read_text(encoding="utf-8"))
+    assert row["panel_hash"] == "abc"
+    assert (row["version"], row["seed"], row["success"]) == (7, 3, pytest.approx(1 / 3))
+    assert row["interval"] == pytest.approx(list(wilson_interval(1, 3)))
+
+
+def test_evaluate_of_nothing_is_no_division_by_zero() -> None:
+    empty = summarise([], panel="p", panel_hash="", version=0, seed=0, interventions=True, duration_s=0.0)
+    assert (empty.success, empty.interval) == (0.0, (0.0, 1.0))
+    assert lines_of(empty, "x")
