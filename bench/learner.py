@@ -32,6 +32,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--reply", type=int, nargs=2, default=(16, 48), help="shortest and longest reply, tokens")
     parser.add_argument("--micro-batch-tokens", type=int, nargs="+", default=[2048])
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", default="", help="measure the rows whose name contains this")
     parser.add_argument(
         "--plain-layers", action="store_true", help="leave transformers' own norms and rotary embeddings"
     )
@@ -245,6 +246,7 @@ def main() -> None:
         for budget in ARGS.micro_batch_tokens:
             rows = packing_rows(path, DTYPES[ARGS.dtype], pairs, budget)
             rows += loop_rows(path, ARGS.dtype, ARGS.threads, pairs, budget)
+            rows = [row for row in rows if ARGS.only in row.name]
             for _ in range(ARGS.repeats + 1):
                 for row in rows:
                     row.measure(tokens, ARGS.threads)
