@@ -23,6 +23,8 @@ from envs.alfworld.planner import plan
 from envs.alfworld.textworld_reference import Reference, State
 from envs.data_folder import DataError
 
+Chosen = tuple[str, str, str, str]
+"""Panel, task id, task sentence, problem."""
 NONSENSE_RATE = 0.02
 _NONSENSE = ("", "dance", "go to", "take 1 from 2", "open the door", "GO TO FRIDGE 1", "look around", "use", "\u0394")
 
@@ -54,7 +56,7 @@ class Comparison:
 
 
 def compare(
-    games: list[tuple[str, str, str, str]],
+    games: list[Chosen],
     num_steps: int,
     seed: int,
     timed_every: int,
@@ -136,10 +138,10 @@ def _choose(engine: Engine, rng: random.Random, guided: float) -> str:
     return rng.choice(acting) if point < 0.65 else rng.choice(can)
 
 
-def choose_games(official: int, own: int, seed: int) -> list[tuple[str, str, str, str]]:
+def choose_games(official: int, own: int, seed: int) -> list[Chosen]:
     """`official` games of all official panels that are there, `own` of the embedded ones; a fixed sample."""
     rng = random.Random(seed)
-    chosen: list[tuple[str, str, str, str]] = []
+    chosen: list[Chosen] = []
     for count, names in (
         (official, ("official-seen", "official-train", "official-unseen")),
         (own, ("unseen", "train")),
@@ -159,17 +161,26 @@ def choose_games(official: int, own: int, seed: int) -> list[tuple[str, str, str
     return chosen
 
 
+def _part(games: list[Chosen], part: str) -> list[Chosen]:
+    """Every N-th game from the K-th on, so that all kinds of games are in every part."""
+    first, _, parts = part.partition("/")
+    if not (first.isdecimal() and parts.isdecimal() and 1 <= int(first) <= int(parts)):
+        raise DataError(f"--part {part!r}: write K/N with 1 <= K <= N, for example 2/10")
+    return games[int(first) - 1 :: int(parts)]
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m envs.alfworld.differential", description=__doc__)
     parser.add_argument("--official", type=int, default=0, help="official games (fetch them first)")
     parser.add_argument("--own", type=int, default=10, help="games of the embedded suite")
     parser.add_argument("--steps", type=int, default=30, help="commands a game")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--part", default="1/1", metavar="K/N", help="only the K-th of N parts of these games")
     parser.add_argument("--timed-every", type=int, default=7, help="every how manyth game measures the speeds")
     parser.add_argument("--record", type=Path, help="write TextWorld's answers to this .jsonl.xz (a test fixture)")
     chosen = parser.parse_args(arguments)
     try:
-        games = choose_games(chosen.official, chosen.own, chosen.seed)
+        games = _part(choose_games(chosen.official, chosen.own, chosen.seed), chosen.part)
         walks: list[str] = []
         outcome = compare(
             games,
