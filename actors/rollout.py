@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from envs.chat import ChatTokenizer, fit_prompt
-from envs.prompt import render_message
+from envs.prompt import turn_message
 from envs.records import NOT_MEASURED, SignalRange, Task, Trajectory, Turn, TurnReply, TurnRequest
 from envs.reply import parse_reply
 from envs.settings import EnvSettings
@@ -91,12 +91,10 @@ class _Game:
         self.timeout_s = settings.env_step_timeout_s
         self.pool = pool
         self.num_steps = 0
-        self.goal = ""
 
     async def reset(self) -> tuple[str, dict[str, Any]]:
         options = {"task": self.spec.task}
         observation, info = await self._call(lambda: self.env.reset(seed=self.spec.task.seed, options=options))
-        self.goal = str(info.get("goal", ""))
         return observation, info
 
     async def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
@@ -169,13 +167,12 @@ async def _play(
 ) -> tuple[Turn, bool, dict[str, Any]]:
     """One new turn -> the Turn, whether the trajectory is over, the environment's info after it."""
     admissible = list(info.get("admissible", ()))
-    pairs = [(turn.observation, turn.action) for turn in turns[-settings.env.memory :]] if settings.env.memory else []
+    past = [(turn.observation, turn.action) for turn in turns]
 
     def render(count: int) -> str:
-        history = pairs[len(pairs) - count :]
-        return render_message(settings.env.prompt, game.goal, history, observation, admissible, len(turns))
+        return turn_message(settings.env.prompt, count, past, observation, info)
 
-    prompt_ids = fit_prompt(tokenizer, render, len(pairs), settings.prompt_tokens)
+    prompt_ids = fit_prompt(tokenizer, render, min(settings.env.memory, len(past)), settings.prompt_tokens)
     last = turns[-1].accepted if turns else None
     reply = await request_turn(
         TurnRequest(

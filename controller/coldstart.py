@@ -89,7 +89,7 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
     """
     from envs.alfworld.demonstration import Demonstrator
     from envs.alfworld.expert import read_task
-    from envs.prompt import render_message
+    from envs.prompt import turn_message
     from envs.text_env import make_env
 
     panel = load_panel(config.env.name, config.env.train_panel)
@@ -108,12 +108,8 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
         history: list[tuple[str, str]] = []
         over = False
         while not over:
-            admissible = info["admissible"]
-            remembered = history[-config.env.memory :] if config.env.memory else []
-            message = render_message(
-                config.env.prompt, info["goal"], remembered, observation, admissible, len(history), info["place"]
-            )
-            command, thought = demonstrator.decide(admissible)
+            message = turn_message(config.env.prompt, config.env.memory, history, observation, info)
+            command, thought = demonstrator.decide(info["admissible"])
             if rng.random() < kept.get(demonstrator.plan, 1.0):
                 turns.append((message, f"<think>{thought}</think>\n<action>{command}</action>"))
             history.append((observation, command))

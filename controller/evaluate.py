@@ -89,7 +89,7 @@ def summarise(
         by_kind=by_kind,
         turns=len(turns) / count,
         tokens=sum(len(turn.accepted.token_ids) for turn in turns) / count,
-        invalid_share=sum(not turn.format_valid for turn in turns) / max(1, len(turns)),
+        invalid_share=sum(not turn.valid for turn in turns) / max(1, len(turns)),
         duration_s=duration_s,
     )
 

@@ -6,8 +6,8 @@ Must not know: tokenizers, chat templates, environments beyond their text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from envs.alfworld.engine import TASK_PREFIX, WELCOME
 
@@ -34,6 +34,21 @@ def render_message(
     if style == "full":
         return _full(goal, history, observation, admissible, num_steps)
     raise ValueError(f"env.prompt {style!r} is unknown: use full or compact")
+
+
+def turn_message(
+    style: PromptStyle,
+    memory: int,
+    past: Sequence[tuple[str, str]],
+    observation: str,
+    info: Mapping[str, Any],
+) -> str:
+    """The user message of the present turn, from what a `TextEnv` said: the one way to a message, for the rollout
+    and for the cold start alike. `past` holds every (observation, action) pair so far, of which the last `memory`
+    are shown; `info` is the environment's, with `admissible`, `goal` and perhaps `place`."""
+    shown = past[len(past) - min(memory, len(past)) :]
+    goal, place = str(info.get("goal", "")), str(info.get("place", ""))
+    return render_message(style, goal, shown, observation, info.get("admissible", ()), len(past), place)
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,78 @@
+"""The cold start trains on the prompts that RL uses, token by token (METHOD section 8, defect 10)."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from actors.rollout import PlaySettings, TrajectorySpec, run_trajectory
+from controller.coldstart import collect_demonstrations
+from controller.config import RunConfig, validate
+from envs.alfworld.demonstration import Demonstrator
+from envs.alfworld.expert import read_task
+from envs.chat import encode_prompt
+from envs.panel import load_panel
+from envs.records import Trajectory, TurnReply, TurnRequest
+from envs.seeds import derive_seed
+from envs.text_env import TextEnv, make_env
+from learner.tiny_policy import train_tokenizer
+from tests.fakes import make_candidate
+
+
+class _Watched:
+    """The environment, with its last info within reach of the scripted policy."""
+
+    def __init__(self, env: TextEnv) -> None:
+        self.env, self.info = env, {}
+
+    def reset(self, **options):  # type: ignore[no-untyped-def]
+        observation, self.info = self.env.reset(**options)
+        return observation, self.info
+
+    def step(self, action: str):  # type: ignore[no-untyped-def]
+        answer = self.env.step(action)
+        self.info = answer[4]
+        return answer
+
+
+def _play(config: RunConfig, number: int, tokenizer) -> Trajectory:  # type: ignore[no-untyped-def]
+    """Task `number` as the real rollout plays it when the policy replies what the demonstrator would."""
+    task = load_panel(config.env.name, config.env.train_panel).tasks[number]
+    env = _Watched(make_env(config.env))
+    _, info = env.reset(options={"task": task})
+    rng = random.Random(derive_seed(config.seed, "demonstration", number))
+    demonstrator = Demonstrator(read_task(info["goal"]), rng, config.coldstart.detour_rate)
+
+    async def reply(request: TurnRequest) -> TurnReply:
+        command, thought = demonstrator.decide(env.info["admissible"])
+        rng.random()  # collect_demonstrations draws here whether the turn is kept
+        text = f"<think>{thought}</think>\n<action>{command}</action>"
+        return TurnReply(accepted=make_candidate(text), rejected=())
+
+    spec = TrajectorySpec(
+        run_id="r", group_id="r/0", group_index=0, task=task, sibling=0, attempt=0, sampling="train"
+    )  # fmt: skip
+    settings = PlaySettings(env=config.env, prompt_tokens=4096, env_step_timeout_s=10.0)
+    return asyncio.run(run_trajectory(env, spec, tokenizer, settings, reply))
+
+
+@pytest.mark.parametrize("style", ["compact", "full"])
+@pytest.mark.parametrize("memory", [0, 2, 5])
+def test_demonstrated_prompts_are_the_rollouts_prompts(style: str, memory: int) -> None:
+    tree = {
+        "env": {"prompt": style, "memory": memory},
+        "coldstart": {"num_trajectories": 12, "kept_searches": 1.0, "kept_detours": 1.0},
+    }
+    config = validate(tree, "test")
+    demonstrations: Iterator[tuple[str, str]] = iter(collect_demonstrations(config))
+    tokenizer = train_tokenizer(["a"], ["b"], ["c"])
+    for number in range(12):
+        for turn in _play(config, number, tokenizer).turns:
+            message, text = next(demonstrations)
+            assert turn.accepted.text == text
+            assert np.array_equal(turn.prompt_ids, encode_prompt(tokenizer, message)), message
+    assert next(demonstrations, None) is None
