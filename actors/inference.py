@@ -10,7 +10,10 @@ vLLM is imported in `start` only, after the environment variables that it reads 
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
+import json
+import math
 import os
 import time
 from collections.abc import Sequence
@@ -23,6 +26,7 @@ import psutil
 from numpy.typing import ArrayLike
 
 from actors.settings import InferenceSettings, TTISettings
+from actors.think_markers import DEFAULT_QUEUE, build_automaton, queue_tokens, token_pieces
 from actors.uncertainty import phi
 from envs.records import NOT_MEASURED, Candidate, SignalRange
 
@@ -81,6 +85,23 @@ def prepare_environment(settings: InferenceSettings) -> None:
     os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
 
 
+def check_model_folder(model_path: str, settings: InferenceSettings) -> None:
+    """Says in our own words, before an engine is started, what a model folder lacks."""
+    folder = Path(model_path)
+    if not folder.is_dir():
+        raise InferenceError(f"inference server: model folder {model_path!r} does not exist; check model.path")
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise InferenceError(f"inference server: {config_file} does not exist; {model_path!r} is no model folder")
+    positions = json.loads(config_file.read_text()).get("max_position_embeddings", math.inf)
+    needed = settings.prompt_tokens + settings.response_tokens
+    if needed > positions:
+        raise InferenceError(
+            f"inference server: the model in {model_path} has {positions} positions, fewer than "
+            f"inference.prompt_tokens + inference.response_tokens = {needed}; lower one of them"
+        )
+
+
 def candidate_of(
     output: RequestOutput,
     statistics: dict[str, Any],
@@ -109,7 +130,7 @@ def candidate_of(
         entropy=np.ascontiguousarray(history[:, 0]),
         uncertainty=np.ascontiguousarray(history[:, 2]),
         text=text,
-        phi=NOT_MEASURED if statistics["lost"] else phi(history[:, 2]),
+        phi=NOT_MEASURED if statistics["problem"] else phi(history[:, 2]),
         gamma=NOT_MEASURED,
         kept=True,
         fired=statistics["fired"],
@@ -150,16 +171,15 @@ class InferenceServer:
         """Starts the engine; raises within `settings.start_timeout_s`, leaving no process behind."""
         if self._state != "new":
             raise InferenceError(f"inference server: start called in state {self._state!r}; make a new server")
-        if not Path(model_path).is_dir():
-            raise InferenceError(f"inference server: model folder {model_path!r} does not exist; check model.path")
+        check_model_folder(model_path, settings)
         self._settings, self._tti = settings, tti
         self._enter("starting")
         before = set(_children())
         try:
             prepare_environment(settings)
             starting = asyncio.to_thread(self._make_engine, model_path, seed)
-            self._engine = await asyncio.wait_for(starting, settings.start_timeout_s)
-            await asyncio.wait_for(self._engine.update_weight_version("0"), settings.start_timeout_s)
+            self._engine = engine = await asyncio.wait_for(starting, settings.start_timeout_s)
+            await asyncio.wait_for(engine.update_weight_version("0"), settings.start_timeout_s)
         except BaseException as error:
             self._children = [process for process in _children() if process not in before]
             what = f"no answer in {settings.start_timeout_s} s" if isinstance(error, TimeoutError) else repr(error)
@@ -206,9 +226,12 @@ class InferenceServer:
             weight_transfer_config=WeightTransferConfig(backend=BACKEND),
             **by_device,
         )
-        engine = AsyncLLM.from_engine_args(arguments)
-        self._tokenizer = cached_tokenizer_from_config(engine.model_config)
-        return engine
+        config = arguments.create_model_config()
+        self._tokenizer = cached_tokenizer_from_config(config)
+        # A tokenizer that cannot write the markers is found here, not by the engine at its first request.
+        pieces = token_pieces(self._tokenizer, config.get_vocab_size())
+        queue_tokens(self._tokenizer, DEFAULT_QUEUE, build_automaton(pieces))
+        return AsyncLLM.from_engine_args(arguments)
 
     async def stop(self) -> None:
         """Ends the engine and every process of it."""
@@ -250,6 +273,8 @@ class InferenceServer:
             if engine.output_handler is not None:
                 engine.output_handler.cancel()  # else it reports the engine's end as an error
             await asyncio.to_thread(engine.shutdown, _GRACE_S)
+            del engine
+            gc.collect()  # the engine is in reference cycles; freed at the interpreter's end it complains
         await asyncio.to_thread(_end_processes, self._children)
 
     # ---- replies ----
@@ -284,7 +309,8 @@ class InferenceServer:
     async def _reply(
         self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec
     ) -> Candidate:
-        await self._open.wait()
+        if self._state == "updating":
+            await self._open.wait()
         if self._state != "ready" or self._engine is None:
             raise InferenceError(self._unusable(f"request {request_id}"))
         prompt = np.asarray(prompt_ids, np.int64).tolist()

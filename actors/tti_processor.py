@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,8 +31,8 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 import actors.weight_transfer  # noqa: F401  registers the weight transfer engine in the worker process
 from actors import uncertainty
-from actors.think_markers import DEFAULT_QUEUE, Tokenizer, build_automaton, queue_tokens, token_pieces
-from actors.uncertainty import Column, Queues, Settings, ThoughtTable
+from actors.think_markers import DEFAULT_QUEUE, MarkerError, Tokenizer, build_automaton, queue_tokens, token_pieces
+from actors.uncertainty import Array, Column, Queues, Settings, ThoughtTable
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -97,22 +97,21 @@ class _Slot:
     output: list[int]
     max_tokens: int
     queue_id: int
-    committed: int = 0  # tokens in the committed state
-    measured: bool = False  # whether the pending state holds token `committed`
-    lost: bool = False  # its output is not what we followed: measured no more
+    problem: str = ""  # why it is not measured
 
 
 @dataclass
 class _Batch:
-    """Tensors that only change with the batch."""
+    """What only changes with the batch."""
 
     slots: list[_Slot]
+    outputs: list[list[int]]
     rows: torch.Tensor
-    indices: torch.Tensor
+    host_indices: np.ndarray  # slot indices, for the counters that stay on the host
+    indices: Array
     settings: Settings
     top_j: int | torch.Tensor
     all_rows: bool
-    outputs: list[list[int]] = field(default_factory=list)
 
 
 class TTIProcessor(LogitsProcessor):
@@ -149,26 +148,33 @@ class TTIProcessor(LogitsProcessor):
         self._tokenizer = tokenizer
         self._device = device
         self._max_length = max_length
+        self._on_host = device.type == "cpu"
         self._automaton = build_automaton(token_pieces(tokenizer, vocabulary))
         self._table = ThoughtTable(
-            torch.from_numpy(self._automaton.next_state).to(device),
-            self._automaton.first_inside,
-            self._automaton.done,
+            self._place(self._automaton.next_state), self._automaton.first_inside, self._automaton.done
         )
         self._queue_ids: dict[str, int] = {}
         self._queue_lists: list[list[int]] = []
-        self._queues = Queues(torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, dtype=torch.long))
+        self._queues = Queues(self._place(np.zeros((0, 1), np.int64)), self._place(np.zeros(0, np.int64)))
         self._rows: dict[int, _Slot] = {}  # batch row -> request
         self._by_id: dict[str, _Slot] = {}
         self._free: list[int] = []
         self._window_size = 4
         self._history_length = 64
-        self._state = torch.zeros(0)
-        self._history = torch.zeros(0)
+        # By slot: the two states [S, 2, columns], entropy, confidence and M of each token [S, T, 3], and on the host
+        # the number of tokens in the committed state and whether the pending one holds the token after them.
+        self._state = self._place(np.zeros((0, 2, len(Column) + self._window_size)))
+        self._history = self._place(np.zeros((0, self._history_length, 3), np.float32))
+        self._committed = np.zeros(0, np.int64)
+        self._measured = np.zeros(0, np.bool_)
         self._batch: _Batch | None = None
         # Requests that left the batch and were never asked for (a client without `take`) may not pile up.
         self._max_slots = 8 * max_rows + 64
         self._grow_slots(max_rows)
+
+    def _place(self, array: np.ndarray) -> Array:
+        """An array as the core wants it: numpy on a CPU, a tensor on the device elsewhere."""
+        return array if self._on_host else torch.from_numpy(array).to(self._device)
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -196,7 +202,8 @@ class TTIProcessor(LogitsProcessor):
     def _admit(self, request: Request, output: list[int], max_tokens: int | None) -> _Slot:
         """The slot of a request that enters the batch; one that comes back after preemption finds its own."""
         known = self._by_id.get(request.id)
-        if known is not None and len(_without_placeholders(output)) >= known.committed:
+        length = len(_without_placeholders(output))
+        if known is not None and length >= self._committed[known.index]:
             known.output = output
             return known
         if known is not None:
@@ -208,47 +215,55 @@ class TTIProcessor(LogitsProcessor):
             self._grow_slots(len(self._state))
         limit = min(max_tokens or self._max_length, self._max_length)
         self._make_room(request.window + 1, limit)
-        slot = _Slot(self._free.pop(), request, output, limit, self._queue_id(request.queue))
+        try:
+            queue_id, problem = self._queue_id(request.queue), ""
+        except MarkerError as error:  # one request's bad queue must not end the engine
+            queue_id, problem = -1, str(error)
+        if length:
+            problem = problem or f"it came with {length} tokens that were not measured"
+        slot = _Slot(self._free.pop(), request, output, limit, queue_id, problem)
         self._by_id[request.id] = slot
-        carried = torch.tensor([request.range or _EMPTY_RANGE], dtype=torch.float64)
-        machine = torch.tensor([self._automaton.first_inside if request.starts_inside else 0])
-        self._state[slot.index] = uncertainty.initial_state(carried, machine, self._window_size).to(self._device)
-        slot.lost = len(_without_placeholders(output)) > 0
+        start = self._automaton.first_inside if request.starts_inside else 0
+        initial = uncertainty.initial_state(request.range or _EMPTY_RANGE, start, self._window_size)
+        self._state[slot.index] = self._place(initial)
+        self._committed[slot.index], self._measured[slot.index] = 0, False
         return slot
 
     def _queue_id(self, text: str) -> int:
         if text not in self._queue_ids:
-            self._queue_lists.append(queue_tokens(self._tokenizer, text, self._automaton))
+            tokens_of_text = queue_tokens(self._tokenizer, text, self._automaton)
+            self._queue_lists.append(tokens_of_text)
             self._queue_ids[text] = len(self._queue_lists) - 1
-            longest = max(map(len, self._queue_lists))
-            padded = [tokens + [0] * (longest - len(tokens)) for tokens in self._queue_lists]
-            self._queues = Queues(
-                torch.tensor(padded, device=self._device),
-                torch.tensor([len(tokens) for tokens in self._queue_lists], device=self._device),
-            )
+            tokens = np.zeros((len(self._queue_lists), max(map(len, self._queue_lists))), np.int64)
+            for row, queue in zip(tokens, self._queue_lists, strict=True):
+                row[: len(queue)] = queue
+            lengths = np.array([len(queue) for queue in self._queue_lists])
+            self._queues = Queues(self._place(tokens), self._place(lengths))
         return self._queue_ids[text]
 
     def _grow_slots(self, count: int) -> None:
-        have = len(self._state)
-        width = len(Column) + self._window_size
-        state = torch.zeros(have + count, 2, width, dtype=torch.float64, device=self._device)
-        history = torch.full((have + count, self._history_length, 3), torch.nan, device=self._device)
-        if have:
-            state[:have], history[:have] = self._state, self._history
-        self._state, self._history = state, history
+        have, xp = len(self._state), np if self._on_host else torch
+        state = self._place(np.zeros((count, *self._state.shape[1:])))
+        history = self._place(np.full((count, *self._history.shape[1:]), np.nan, np.float32))
+        self._state = xp.concatenate((self._state, state))
+        self._history = xp.concatenate((self._history, history))
+        self._committed = np.concatenate((self._committed, np.zeros(count, np.int64)))
+        self._measured = np.concatenate((self._measured, np.zeros(count, np.bool_)))
         self._free.extend(range(have + count - 1, have - 1, -1))
 
     def _make_room(self, window_size: int, reply_length: int) -> None:
         """Widens the windows (new columns on the old end) and lengthens the histories to what a request needs."""
+        xp = np if self._on_host else torch
         if window_size > self._window_size:
-            extra = window_size - self._window_size
-            named, window = self._state.split((len(Column), self._window_size), dim=2)
-            blank = torch.zeros(*named.shape[:2], extra, dtype=torch.float64, device=self._device)
-            self._state, self._window_size = torch.cat((named, blank, window), 2), window_size
+            blank = self._place(np.zeros((len(self._state), 2, window_size - self._window_size)))
+            named = len(Column)
+            self._state = xp.concatenate((self._state[:, :, :named], blank, self._state[:, :, named:]), 2)
+            self._window_size = window_size
+            self._batch = None
         if reply_length > self._history_length:
-            extra = max(reply_length, min(2 * self._history_length, self._max_length)) - self._history_length
-            blank = torch.full((len(self._history), extra, 3), torch.nan, device=self._device)
-            self._history, self._history_length = torch.cat((self._history, blank), 1), self._history_length + extra
+            length = max(reply_length, min(2 * self._history_length, self._max_length))
+            blank = self._place(np.full((len(self._history), length - self._history_length, 3), np.nan, np.float32))
+            self._history, self._history_length = xp.concatenate((self._history, blank), 1), length
 
     def _release(self, slot: _Slot) -> None:
         del self._by_id[slot.request.id]
@@ -264,81 +279,83 @@ class TTIProcessor(LogitsProcessor):
             batch = self._batch = self._make_batch(len(logits))
         if not batch.slots:
             return logits
-        # vLLM shows outputs as Python lists only: this loop is the one place that looks at them row by row.
-        grown, tokens, positions = [], [], []
-        followed = True
-        for slot, output in zip(batch.slots, batch.outputs, strict=True):
-            length = len(output)
-            if length and output[-1] < 0:
-                length = len(_without_placeholders(output))
-            grows = slot.measured and length == slot.committed + 1
-            if not grows and length != slot.committed:
-                slot.lost, followed = True, False
-            grown.append(grows)
-            tokens.append(output[length - 1] if grows else 0)
-            positions.append(length)
-        if not followed:
+        # vLLM shows outputs as Python lists only: these two lines are all that looks at them one by one.
+        position = np.array([len(output) for output in batch.outputs])
+        token = np.array([output[-1] if output else 0 for output in batch.outputs])
+        if (token < 0).any():
+            known = [_without_placeholders(output) for output in batch.outputs]
+            position = np.array([len(output) for output in known])
+            token = np.array([output[-1] if output else 0 for output in known])
+        committed = self._committed[batch.host_indices]
+        grown = self._measured[batch.host_indices] & (position == committed + 1)
+        followed = grown | (position == committed)
+        if not followed.all():
+            for row in np.flatnonzero(~followed):
+                slot = batch.slots[row]
+                slot.problem = f"its output has {position[row]} tokens, {self._committed[slot.index]} were followed"
             self._batch = None
             return self.apply(logits)
-        for slot, position in zip(batch.slots, positions, strict=True):
-            slot.committed, slot.measured = position, True
-        self._step(logits, batch, *torch.from_numpy(np.array((tokens, positions, grown))).to(self._device))
+        self._committed[batch.host_indices] = position
+        self._measured[batch.host_indices] = True
+        self._step(logits, batch, self._place(token), self._place(position), self._place(grown))
         return logits
 
-    def _step(
-        self, logits: torch.Tensor, batch: _Batch, token: torch.Tensor, position: torch.Tensor, grown: torch.Tensor
-    ) -> None:
-        """Measures one token of each row of the batch and forces where it must; all tensors [B]."""
-        known = grown.bool()
+    def _step(self, logits: torch.Tensor, batch: _Batch, token: Array, position: Array, grown: Array) -> None:
+        """Measures one token of each row of the batch and forces where it must; all arrays [B]."""
+        xp = np if self._on_host else torch
         both = self._state[batch.indices]
-        committed = torch.where(known[:, None], both[:, 1], both[:, 0])
-        committed = uncertainty.accept(committed, token, known, self._table)
+        all_grown = self._on_host and grown.all()
+        committed = both[:, 1] if all_grown else xp.where(grown[:, None], both[:, 1], both[:, 0])
+        committed = uncertainty.accept(committed, token, grown, self._table)
         raw = logits if batch.all_rows else logits[batch.rows]
-        entropy, confidence = uncertainty.entropy_and_confidence(raw, batch.top_j)
+        signals = uncertainty.entropy_and_confidence(raw, batch.top_j)
+        entropy, confidence = (signal.numpy() for signal in signals) if self._on_host else signals
         pending, m, force = uncertainty.measure(
             committed, batch.settings, entropy, confidence, position, self._table, self._queues
         )
-        self._state[batch.indices] = torch.stack((committed, pending), 1)
-        self._history[batch.indices, position] = torch.stack((entropy, confidence, m), 1).float()
+        both[:, 0], both[:, 1] = committed, pending
+        self._state[batch.indices] = both
+        for kind, values in ((_ENTROPY, entropy), (_CONFIDENCE, confidence), (_M, m)):
+            self._history[batch.indices, position, kind] = values
         forced = force >= 0
         if forced.any():
-            rows = batch.rows[forced]
+            here = torch.as_tensor(forced)
+            rows = batch.rows[here]
             logits[rows] = -torch.inf
-            logits[rows, force[forced]] = 0.0
+            logits[rows, torch.as_tensor(force)[here]] = 0.0
 
     def _make_batch(self, num_rows: int) -> _Batch:
-        placed = [(row, slot) for row, slot in sorted(self._rows.items()) if row < num_rows and not slot.lost]
+        placed = [(row, slot) for row, slot in sorted(self._rows.items()) if row < num_rows and not slot.problem]
         slots = [slot for _, slot in placed]
         asked = [slot.request for slot in slots]
 
-        def floats(values: list[float]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.float64, device=self._device)
+        def floats(name: str) -> Array:
+            return self._place(np.array([float(getattr(request, name)) for request in asked]))
 
-        def whole(values: list[int]) -> torch.Tensor:
-            return torch.tensor(values, dtype=torch.long, device=self._device)
-
-        window = floats([r.window for r in asked])
-        age = torch.arange(self._window_size - 1, -1, -1, device=self._device)
+        window = floats("window")
+        age = self._place(np.arange(self._window_size - 1.0, -1, -1))
         settings = Settings(
-            alpha=floats([r.alpha for r in asked]),
-            epsilon=floats([r.epsilon for r in asked]),
-            min_tokens=floats([r.min_tokens for r in asked]),
+            alpha=floats("alpha"),
+            epsilon=floats("epsilon"),
+            min_tokens=floats("min_tokens"),
             window=window,
-            think_cap=floats([r.think_cap for r in asked]),
-            enabled=whole([r.tti for r in asked]).bool(),
-            max_tokens=whole([slot.max_tokens for slot in slots]),
-            queue_id=whole([slot.queue_id for slot in slots]),
-            weights=torch.where(age[None, :] <= window[:, None], 1 / (window[:, None] + 1), 0.0),
+            think_cap=floats("think_cap"),
+            enabled=floats("tti") > 0,
+            max_tokens=self._place(np.array([slot.max_tokens for slot in slots])),
+            queue_id=self._place(np.array([slot.queue_id for slot in slots], np.int64)),
+            weights=(age[None, :] <= window[:, None]) / (window[:, None] + 1),
         )
-        top_js = {r.top_j for r in asked}
+        top_js = {request.top_j for request in asked}
+        indices = np.array([slot.index for slot in slots], np.int64)
         return _Batch(
             slots=slots,
-            rows=whole([row for row, _ in placed]),
-            indices=whole([slot.index for slot in slots]),
-            settings=settings,
-            top_j=top_js.pop() if len(top_js) == 1 else whole([r.top_j for r in asked]),
-            all_rows=len(placed) == num_rows,
             outputs=[slot.output for slot in slots],
+            rows=torch.tensor([row for row, _ in placed], dtype=torch.long, device=self._device),
+            host_indices=indices,
+            indices=self._place(indices),
+            settings=settings,
+            top_j=top_js.pop() if len(top_js) == 1 else torch.tensor([r.top_j for r in asked], device=self._device),
+            all_rows=len(placed) == num_rows,
         )
 
     # ---- statistics ----
@@ -354,12 +371,13 @@ class TTIProcessor(LogitsProcessor):
         slot = self._by_id.get(request_id)
         if slot is None:
             return None
-        history = self._history[slot.index, :count].cpu().numpy()
-        pending = slot.measured and count == slot.committed + 1
+        history = np.asarray(torch.as_tensor(self._history[slot.index, :count]).cpu())
+        committed = int(self._committed[slot.index])
+        pending = bool(self._measured[slot.index]) and count == committed + 1
         last = self._state[slot.index, int(pending)].tolist()
         fired_at = int(last[Column.FIRED_AT])
         signal_range = last[:4]
-        if not slot.lost and not pending and count != slot.committed:
+        if not slot.problem and not pending and count != committed:
             # Async scheduling measured tokens beyond the end of the reply: what they did to the range is undone.
             fired_at = fired_at if fired_at < count else -1
             signal_range = _range_of(slot.request.range or _EMPTY_RANGE, history)
@@ -367,7 +385,7 @@ class TTIProcessor(LogitsProcessor):
         thinking = self._automaton.thought_length(
             _without_placeholders(slot.output[:count]), slot.request.starts_inside
         )
-        queue_length = len(self._queue_lists[slot.queue_id])
+        queue_length = len(self._queue_lists[slot.queue_id]) if slot.queue_id >= 0 else 0
         self._forget(request_id)
         return {
             "history": history.tobytes(),
@@ -376,7 +394,7 @@ class TTIProcessor(LogitsProcessor):
             "num_forced": max(0, min(count - fired_at, queue_length)) if fired_at >= 0 else 0,
             "num_think_tokens": thinking,
             "range": signal_range,
-            "lost": slot.lost,
+            "problem": slot.problem,
         }
 
     def _forget(self, request_id: str) -> None:

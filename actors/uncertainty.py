@@ -2,45 +2,57 @@
 
 Owns: entropy and top-j confidence of a batch of logits, the running range, M, the window of |ΔM|, the
 peak rule, the decision, which token is forced, Φ. Called by `actors.tti_processor` (inside the engine)
-and by `actors.inference` (Φ and the range of a finished reply). Must not know: vLLM, requests, batch rows,
-tokenizers (a thought's markers arrive as the transition table that `actors.think_markers` builds).
+and by `actors.inference` (Φ of a finished reply). Must not know: vLLM, requests, batch rows, tokenizers (a
+thought's markers arrive as the transition table that `actors.think_markers` builds).
 
-A request's state is one row of a float64 tensor, columns named by `Column` (whole numbers are exact there);
-the window follows the named columns. One tensor means that moving, keeping or undoing a state is one call.
+The decoding pass over the vocabulary is torch. What follows works on a few numbers a row and is written once for
+torch tensors (a GPU, no host synchronisation) and for numpy arrays: on a CPU a torch call costs 3 µs whatever its
+size, a numpy call a fifth of that, and there are some sixty of them in a step.
+
+A request's state is one row of a float64 array, columns named by `Column` (whole numbers are exact there);
+the window follows the named columns. One array means that moving, keeping or undoing a state is one call.
 
 What the formulas leave open, decided once, here:
 - Degenerate range: while maximum - minimum < 1e-6 (as at the first token of a trajectory) the normalised
   value is 0.5, the middle: nothing is known yet about high and low.
-- ln p has a floor of -100 (below ln of the smallest number of fp32), so that C is finite under masks.
+- ln p has a floor of -100 (below ln of the smallest normal number of fp32), so that C is finite under masks.
 - A row whose logits hold NaN, +inf or nothing but -inf is *not measured* (NaN): it changes neither range,
   window nor Φ, and the window starts anew after it.
 - t counts thinking tokens: those between the end of `<think>` and the end of `</think>`. Deciding before the
-  t-th (from 0) is sampled, "t >= L_min" means that L_min of them exist. |ΔM| and the peak are the thought's
-  own; the first token of the peak counts when M stays at the maximum.
+  t-th (from 0) is sampled, "t >= L_min" means that L_min of them exist. |ΔM| and the peak are the thought's own.
+- The last token whose M comes within 1e-4 of the running maximum is the peak. Under a running range M is exactly 1
+  whenever a new extreme is reached, so an equal M that comes later stands for more uncertainty, never for less; and
+  a plateau at the maximum is a peak that is not behind, whatever the last digits say.
 - The token whose distribution fires is the first forced one. Nothing fires unless the whole queue fits into
   the reply, and uncertainty does not fire in the middle of a `</think>` that the model is writing itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Array = Any
+"""numpy array or torch tensor; all arrays of one call are of one kind."""
+
 LOG_P_FLOOR = -100.0
 PHI_FLOOR = 1e-3
 DEGENERATE_SPAN = 1e-6
 DEGENERATE_VALUE = 0.5
+PEAK_TOLERANCE = 1e-4
 
 NOT_FIRED, FIRED_UNCERTAINTY, FIRED_CAP = 0, 1, 2
 NO_TOKEN = -1
 
 _SHIFT_FLOOR = -104.0  # exp of it is 0 in fp32; keeps 0 * -inf out of the sums
 _BLOCK_ELEMENTS = 200_000  # rows are taken in blocks that stay in a CPU core's second-level cache
-_DIRECT_PARTITION = 4096  # vocabularies up to here are partitioned whole, larger ones block by block
+_DIRECT_PARTITION = 4096  # vocabularies up to here are partitioned whole, larger ones group by group
 _GROUP = 64
 
 
@@ -67,22 +79,22 @@ class Column(IntEnum):
 class Settings:
     """Settings of each row, all [B] (weights [B, W]: 1/(N+1) at the row's window, 0 before it)."""
 
-    alpha: Tensor
-    epsilon: Tensor
-    min_tokens: Tensor
-    window: Tensor
-    think_cap: Tensor
-    enabled: Tensor  # bool
-    max_tokens: Tensor
-    queue_id: Tensor  # int64
-    weights: Tensor
+    alpha: Array
+    epsilon: Array
+    min_tokens: Array
+    window: Array
+    think_cap: Array
+    enabled: Array  # bool
+    max_tokens: Array
+    queue_id: Array  # int64
+    weights: Array
 
 
 @dataclass(frozen=True)
 class ThoughtTable:
     """The automaton over reply tokens: `next_state` [states, vocabulary]; inside is [first_inside, done)."""
 
-    next_state: Tensor
+    next_state: Array
     first_inside: int
     done: int
 
@@ -91,19 +103,18 @@ class ThoughtTable:
 class Queues:
     """The forced queues: `tokens` [Q, L] (padded), `lengths` [Q]."""
 
-    tokens: Tensor
-    lengths: Tensor
+    tokens: Array
+    lengths: Array
 
 
-def initial_state(ranges: Tensor, machine: Tensor, window_size: int) -> Tensor:
-    """States [B, columns] of replies that begin, from the carried ranges [B, 4] and automaton states [B]."""
-    state = torch.zeros(ranges.shape[0], len(Column) + window_size, dtype=torch.float64, device=ranges.device)
-    state[:, :4] = ranges
-    state[:, Column.MACHINE] = machine.double()
-    state[:, Column.LAST_M] = torch.nan
-    state[:, Column.PEAK_M] = -torch.inf
-    state[:, Column.PEAK_AT] = -1
-    state[:, Column.FIRED_AT] = -1
+def initial_state(signal_range: Sequence[float], machine: int, window_size: int) -> np.ndarray:
+    """The state row of a reply that begins, from the carried range and the automaton's state."""
+    state = np.zeros(len(Column) + window_size)
+    state[:4] = signal_range
+    state[Column.MACHINE] = machine
+    state[Column.LAST_M] = np.nan
+    state[Column.PEAK_M] = -np.inf
+    state[[Column.PEAK_AT, Column.FIRED_AT]] = -1
     return state
 
 
@@ -113,36 +124,40 @@ def entropy_and_confidence(logits: Tensor, top_j: int | Tensor) -> tuple[Tensor,
     `top_j` is one number or one for each row; a vocabulary smaller than j is averaged whole.
     """
     rows, vocabulary = logits.shape
-    block = max(1, _BLOCK_ELEMENTS // vocabulary) if logits.device.type == "cpu" else max(1, rows)
+    on_host = logits.device.type == "cpu"
+    block = max(1, _BLOCK_ELEMENTS // vocabulary) if on_host else max(1, rows)
     largest_j = min(int(top_j if isinstance(top_j, int) else top_j.max()), vocabulary)
-    totals, dots, tops = [], [], []
-    for part in logits.split(block):
-        scores = part.float()
-        peak = scores.amax(1, keepdim=True)
-        shifted = (scores - peak).clamp_(min=_SHIFT_FLOOR)
-        tops.append(_largest(shifted, largest_j))
-        weights = shifted.exp()
-        totals.append(weights.sum(1))
-        dots.append(weights.mul_(shifted).sum(1))
-    total = torch.cat(totals).double()
+    # Written over by each block: fresh memory for every block costs more than the arithmetic.
+    shifted = torch.empty(min(block, rows), vocabulary, dtype=torch.float32, device=logits.device)
+    weights = torch.empty_like(shifted)
+    sums = torch.empty(2, rows, dtype=torch.float32, device=logits.device)
+    tops = torch.empty(rows, largest_j, dtype=torch.float32, device=logits.device)
+    for first in range(0, rows, block):
+        scores = logits[first : first + block].float()
+        last = first + len(scores)
+        z, w = shifted[: len(scores)], weights[: len(scores)]
+        torch.sub(scores, scores.amax(1, keepdim=True), out=z).clamp_(min=_SHIFT_FLOOR)
+        torch.exp(z, out=w)
+        torch.sum(w, 1, out=sums[0, first:last])
+        torch.sum(w.mul_(z), 1, out=sums[1, first:last])
+        tops[first:last] = _largest_host(z, largest_j) if on_host else z.topk(largest_j, dim=1, sorted=False).values
+    total, dot = sums.double()
     log_total = total.log()
-    entropy = (log_total - torch.cat(dots).double() / total).clamp_(min=0)
-    log_p = (torch.cat(tops).double() - log_total[:, None]).clamp_(min=LOG_P_FLOOR)
+    entropy = (log_total - dot / total).clamp_(min=0)
+    log_p = (tops - log_total[:, None]).clamp_(min=LOG_P_FLOOR)
     if isinstance(top_j, int):
-        return entropy, -log_p.mean(1)
-    sums = log_p.sort(1, descending=True).values.cumsum(1)
+        return entropy, log_p.mean(1).neg_()
+    cumulated = log_p.sort(1, descending=True).values.cumsum(1)
     count = top_j.clamp(max=vocabulary)
-    return entropy, -sums.gather(1, (count - 1)[:, None]).squeeze(1) / count
+    return entropy, -cumulated.gather(1, (count - 1)[:, None]).squeeze(1) / count
 
 
-def _largest(scores: Tensor, count: int) -> Tensor:
-    """The `count` largest values of each row, in no order.
+def _largest_host(scores: Tensor, count: int) -> Tensor:
+    """The `count` largest values of each row, in no order; a small vocabulary's `scores` are reordered in place.
 
     torch.topk is slow on a CPU. The largest values lie in the groups with the largest maxima, so a large
     vocabulary is first cut down to `count` groups; numpy's partition then selects within what is left.
     """
-    if scores.device.type != "cpu":
-        return scores.topk(count, dim=1, sorted=False).values
     vocabulary = scores.shape[1]
     groups = vocabulary // _GROUP
     if vocabulary > _DIRECT_PARTITION and groups > count:
@@ -151,98 +166,107 @@ def _largest(scores: Tensor, count: int) -> Tensor:
         kept = whole.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
         scores = torch.cat((kept, scores[:, groups * _GROUP :]), 1)
     first = scores.shape[1] - count
-    return torch.from_numpy(np.partition(scores.numpy(), first, axis=1)[:, first:])
+    scores.numpy().partition(first, axis=1)
+    return scores[:, first:]
 
 
-def normalised(value: Tensor, minimum: Tensor, maximum: Tensor) -> Tensor:
+def normalised(value: Array, minimum: Array, maximum: Array) -> Array:
     """Min-max normalisation with the degenerate range defined at the top of this file."""
     span = maximum - minimum
-    return torch.where(span < DEGENERATE_SPAN, DEGENERATE_VALUE, (value - minimum) / span)
+    return _namespace(value).where(span < DEGENERATE_SPAN, DEGENERATE_VALUE, (value - minimum) / span)
 
 
-def accept(state: Tensor, token: Tensor, known: Tensor, table: ThoughtTable) -> Tensor:
+def accept(state: Array, token: Array, known: Array, table: ThoughtTable) -> Array:
     """The states [B, columns] after the reply grew by `token` [B]; rows where `known` is False stay as they are."""
-    machine = state[:, Column.MACHINE].long()
+    machine = _whole(state[:, Column.MACHINE])
     inside = (machine >= table.first_inside) & (machine < table.done)
-    after = state.clone()
-    after[:, Column.MACHINE] = torch.where(known, table.next_state[machine, token].long(), machine).double()
+    after = state + 0
+    after[:, Column.MACHINE] = _namespace(state).where(known, table.next_state[machine, token], machine)
     after[:, Column.THINK_TOKENS] += inside & known
     return after
 
 
 def measure(
-    state: Tensor,
+    state: Array,
     settings: Settings,
-    entropy: Tensor,
-    confidence: Tensor,
-    position: Tensor,
+    entropy: Array,
+    confidence: Array,
+    position: Array,
     table: ThoughtTable,
     queues: Queues,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Array, Array, Array]:
     """Takes the distributions of reply tokens `position` [B] into the states.
 
     Returns the states as they are if that token is sampled (or forced), M (NaN: not measured or forced), and
     the token to force (NO_TOKEN: sample).
     """
-    (e_min, e_max, c_min, c_max, machine, think_tokens, last_m, num_deltas, peak_m, peak_at, fired, fired_at,
-     log_sum, num_measured) = state[:, : len(Column)].unbind(1)  # fmt: skip
-    valid = torch.isfinite(entropy) & torch.isfinite(confidence)
-    new_e_min = torch.where(valid, torch.minimum(e_min, entropy), e_min)
-    new_e_max = torch.where(valid, torch.maximum(e_max, entropy), e_max)
-    new_c_min = torch.where(valid, torch.minimum(c_min, confidence), c_min)
-    new_c_max = torch.where(valid, torch.maximum(c_max, confidence), c_max)
-    uncertain = normalised(entropy, new_e_min, new_e_max)
-    sure = normalised(confidence, new_c_min, new_c_max)
-    m = settings.alpha * uncertain + (1 - settings.alpha) * (1 - sure)
-    m = torch.where(valid, m, torch.nan)
+    xp = _namespace(state)
+    machine, think_tokens = state[:, Column.MACHINE], state[:, Column.THINK_TOKENS]
+    fired, named = state[:, Column.FIRED], len(Column)
+    after = state + 0
 
-    inside = (machine >= table.first_inside) & (machine < table.done)
-    delta = (m - last_m).abs()
-    new_num_deltas = torch.where(delta.isnan() | ~inside, 0.0, num_deltas + 1)
-    new_window = torch.cat((state[:, len(Column) + 1 :], delta.nan_to_num(0.0)[:, None]), 1)
-    higher = inside & (m > peak_m)  # NaN compares False
-    new_peak_m = torch.where(higher, m, peak_m)
-    new_peak_at = torch.where(higher, think_tokens, peak_at)
+    valid = xp.isfinite(entropy) & xp.isfinite(confidence)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        # NaN propagates through minimum and maximum: rows that are not measured are put right at the end.
+        e_min, e_max = xp.minimum(state[:, 0], entropy), xp.maximum(state[:, 1], entropy)
+        c_min, c_max = xp.minimum(state[:, 2], confidence), xp.maximum(state[:, 3], confidence)
+        uncertain, sure = normalised(entropy, e_min, e_max), normalised(confidence, c_min, c_max)
+        m = xp.where(valid, settings.alpha * uncertain + (1 - settings.alpha) * (1 - sure), np.nan)
+
+        inside = (machine >= table.first_inside) & (machine < table.done)
+        delta = xp.abs(m - state[:, Column.LAST_M])
+        has_delta = inside & (delta >= 0)  # NaN compares False
+        num_deltas = xp.where(has_delta, state[:, Column.NUM_DELTAS] + 1, 0.0)
+        peak_m = state[:, Column.PEAK_M]
+        at_peak = inside & (m >= peak_m - PEAK_TOLERANCE)
+        peak_at = xp.where(at_peak, think_tokens, state[:, Column.PEAK_AT])
+        after[:, Column.PEAK_M] = xp.where(at_peak & (m > peak_m), m, peak_m)
+    after[:, named:-1] = state[:, named + 1 :]
+    after[:, -1] = xp.where(has_delta, delta, 0.0)
 
     by_uncertainty, by_cap = decide(
-        settings, inside, machine > table.first_inside, think_tokens, new_window, new_num_deltas, new_peak_at
+        settings, inside, machine > table.first_inside, think_tokens, after[:, named:], num_deltas, peak_at
     )
     queue_length = queues.lengths[settings.queue_id]
     may = settings.enabled & (fired == NOT_FIRED) & (position + queue_length <= settings.max_tokens)
-    by_uncertainty &= may
-    by_cap &= may & ~by_uncertainty
-    new_fired = torch.where(by_uncertainty, float(FIRED_UNCERTAINTY), torch.where(by_cap, float(FIRED_CAP), fired))
-    new_fired_at = torch.where(by_uncertainty | by_cap, position.double(), fired_at)
+    by_uncertainty = by_uncertainty & may
+    fires = by_uncertainty | (by_cap & may)
+    fired = xp.where(fires, xp.where(by_uncertainty, float(FIRED_UNCERTAINTY), float(FIRED_CAP)), fired)
+    fired_at = xp.where(fires, position, _whole(state[:, Column.FIRED_AT]))
 
-    step = position - new_fired_at
-    forced = (new_fired != NOT_FIRED) & (step < queue_length)
-    step_index = torch.where(forced, step, 0.0).long()
-    token = torch.where(forced, queues.tokens[settings.queue_id, step_index], NO_TOKEN)
+    step = position - fired_at
+    forced = (fired_at >= 0) & (step < queue_length)
+    token = xp.where(forced, queues.tokens[settings.queue_id, step * forced], NO_TOKEN)
 
-    counted = valid
-    new_log_sum = torch.where(counted, log_sum + m.clamp(min=PHI_FLOOR).log(), log_sum)
-    measured = torch.stack(
-        (new_e_min, new_e_max, new_c_min, new_c_max, machine, think_tokens, torch.where(inside, m, torch.nan),
-         new_num_deltas, new_peak_m, new_peak_at, new_fired, new_fired_at, new_log_sum, num_measured + counted),
-        1,
-    )  # fmt: skip
-    after = torch.cat((measured, new_window), 1)
-    # A forced token was not sampled: its distribution leaves no trace but the firing itself.
-    unsampled = state.clone()
-    unsampled[:, Column.FIRED] = new_fired
-    unsampled[:, Column.FIRED_AT] = new_fired_at
-    return torch.where(forced[:, None], unsampled, after), torch.where(forced, torch.nan, m), token
+    after[:, 0], after[:, 1], after[:, 2], after[:, 3] = e_min, e_max, c_min, c_max
+    after[:, Column.LAST_M] = xp.where(inside, m, np.nan)
+    after[:, Column.NUM_DELTAS] = num_deltas
+    after[:, Column.PEAK_AT] = peak_at
+    after[:, Column.LOG_SUM] += xp.log(xp.clip(m, PHI_FLOOR, None))
+    after[:, Column.NUM_MEASURED] += valid
+    counts = valid & ~forced
+    if xp is torch or not counts.all():
+        # A forced token was not sampled: its distribution leaves no trace but the firing itself. One that could not
+        # be measured ends the window.
+        after = xp.where(counts[:, None], after, state)
+        broken = ~valid & ~forced
+        after[:, Column.LAST_M] = xp.where(broken, np.nan, after[:, Column.LAST_M])
+        after[:, Column.NUM_DELTAS] = xp.where(broken, 0.0, after[:, Column.NUM_DELTAS])
+        m = xp.where(forced, np.nan, m)
+    after[:, Column.FIRED] = fired
+    after[:, Column.FIRED_AT] = fired_at
+    return after, m, token
 
 
 def decide(
     settings: Settings,
-    inside: Tensor,
-    mid_marker: Tensor,
-    think_tokens: Tensor,
-    window: Tensor,
-    num_deltas: Tensor,
-    peak_at: Tensor,
-) -> tuple[Tensor, Tensor]:
+    inside: Array,
+    mid_marker: Array,
+    think_tokens: Array,
+    window: Array,
+    num_deltas: Array,
+    peak_at: Array,
+) -> tuple[Array, Array]:
     """Whether the thought ends here: (by saturated uncertainty, by the cap), METHOD section 3."""
     saturated = (window * settings.weights).sum(1) < settings.epsilon
     full = num_deltas > settings.window
@@ -256,3 +280,11 @@ def phi(m: np.ndarray) -> float:
     """Φ of a turn: the geometric mean of M over its sampled tokens; NaN entries are not sampled or not measured."""
     values = m[~np.isnan(m)].astype(np.float64)
     return float(np.exp(np.log(np.maximum(values, PHI_FLOOR)).mean())) if len(values) else float("nan")
+
+
+def _namespace(array: Array) -> Any:
+    return np if isinstance(array, np.ndarray) else torch
+
+
+def _whole(array: Array) -> Array:
+    return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()

@@ -87,7 +87,8 @@ class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
     def receive_weights(self, update_info: SharedFileUpdate) -> None:
         with safe_open(update_info.path, framework="pt") as file, torch.device(self.device):
             model: Any = self.model
-            loaded = model.load_weights((name, file.get_tensor(name)) for name in file.keys())
+            names = list(file.keys())
+            loaded = model.load_weights((name, file.get_tensor(name)) for name in names)
         self._check_complete(set(loaded))
 
     def _check_complete(self, loaded: set[str]) -> None:

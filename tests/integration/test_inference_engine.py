@@ -98,6 +98,7 @@ def test_logprobs_are_those_of_the_model_before_and_after_updates(engine: Engine
     assert report.bytes == sum(p.numel() * p.element_size() for p in other.parameters())
     after = engine.replies(16)
     assert {(c.min_version, c.max_version) for c in after} == {(live + 1, live + 1)}
+    assert any("\ufffd" in c.text for c in after), "bytes that are no UTF-8 must not matter"
     assert engine.mismatch_kl(after, other) < bound
     assert engine.mismatch_kl(after, engine.model) > 1e-2, "the two models must differ for this test to mean anything"
     engine.run(engine.server.update_weights(live + 2, random_policy.weights_of(engine.model, engine.dtype)))
@@ -122,3 +123,174 @@ def test_update_with_requests_in_flight(engine: Engine) -> None:
     assert (live, live + 1) in spans
     assert spans <= {(live, live), (live, live + 1)}
     assert engine.mismatch_kl(candidates, engine.model) < (1e-6 if engine.dtype is torch.float32 else 1e-4)
+
+
+def test_the_cap_forces_the_queue_exactly_once(engine: Engine) -> None:
+    engine.tti(think_cap=6)
+    queue = engine.tokenizer.encode("</think>\n<action>", add_special_tokens=False)
+    candidates = engine.replies(24)
+    capped = [c for c in candidates if c.fired]
+    assert len(capped) >= 10, "most taught thoughts are longer than that"
+    assert all(c.num_think_tokens <= 6 for c in candidates if c.text.startswith("<think>"))
+    for candidate in capped:
+        at = candidate.fired_at
+        assert candidate.fired == "cap" and candidate.num_think_tokens == 6
+        assert candidate.token_ids[at : at + len(queue)].tolist() == queue
+        assert candidate.forced.sum() == len(queue) and candidate.forced[at : at + len(queue)].all()
+        assert candidate.text.count("</think>\n<action>") == 1
+        assert (candidate.logprobs[candidate.forced] == 0).all()
+        assert (candidate.logprobs[~candidate.forced] < 0).any()
+        assert np.isnan(candidate.uncertainty[candidate.forced]).all()
+        assert not np.isnan(candidate.uncertainty[~candidate.forced]).any()
+    assert engine.mismatch_kl(candidates, engine.model) < (1e-6 if engine.dtype is torch.float32 else 1e-4)
+
+
+def test_tti_off_by_settings_or_by_request_forces_nothing(engine: Engine) -> None:
+    engine.tti(think_cap=2)
+    assert not any(c.forced.any() for c in engine.replies(8, tti=False))
+    engine.tti(think_cap=2, enabled=False)
+    free = engine.replies(8)
+    assert not any(c.forced.any() or c.fired for c in free)
+    assert all(0 <= c.phi <= 1 for c in free)
+
+
+def test_a_reply_ends_with_the_end_token_and_says_so(engine: Engine) -> None:
+    engine.tti()
+    ended = [c for c in engine.replies(16) if c.finish_reason == "stop"]
+    assert ended, "the taught format ends replies"
+    for candidate in ended:
+        assert candidate.token_ids[-1] == engine.tokenizer.eos_token_id
+        assert "<|end|>" not in candidate.text and candidate.text.startswith("<think>")
+    cut = engine.replies(4, max_tokens=3)
+    assert {(len(c.token_ids), c.finish_reason) for c in cut} == {(3, "length")}
+
+
+def test_m_and_firing_agree_with_the_oracle_on_the_models_own_logits(engine: Engine) -> None:
+    """What the engine measured, recomputed in float64 from the Hugging Face model's logits of the same reply."""
+    full_precision_only(engine)
+    settings: dict[str, Any] = {"epsilon": 0.1, "window": 2, "min_tokens": 4, "think_cap": 18}
+    engine.tti(**settings)
+    pieces = engine.tokenizer.convert_ids_to_tokens(list(range(random_policy.VOCABULARY)))
+    queue = engine.tokenizer.encode("</think>\n<action>", add_special_tokens=False)
+    carried = SignalRange(entropy_min=0.5, entropy_max=4.0, confidence_min=3.0, confidence_max=9.0)
+    fired = set()
+    for before in (SignalRange(), carried):
+        for number, candidate in enumerate(engine.replies(12, before=before)):
+            prompt, reply = engine.prompt(number), candidate.token_ids
+            ids = torch.tensor(np.concatenate((prompt, reply)), dtype=torch.long)[None]
+            with torch.inference_mode():
+                logits = engine.model(input_ids=ids).logits[0, len(prompt) - 1 :].double().numpy()
+            expected = oracle.reply(
+                lambda position, logits=logits: logits[position],
+                lambda position, _, reply=reply: int(reply[position]),
+                pieces,
+                queue,
+                max_tokens=MAX_TOKENS,
+                eos=engine.tokenizer.eos_token_id,
+                before=(before.entropy_min, before.entropy_max, before.confidence_min, before.confidence_max),
+                **settings,
+            )
+            if expected.smallest_margin < 5e-5 or expected.smallest_span < 1e-2:
+                continue
+            assert expected.tokens == reply.tolist()
+            assert (expected.fired, expected.fired_at) == (candidate.fired, candidate.fired_at)
+            fired.add(candidate.fired)
+            np.testing.assert_allclose(candidate.uncertainty, expected.m, atol=2e-3)
+            np.testing.assert_allclose(candidate.phi, expected.phi, rtol=1e-2)
+            after = candidate.range_after
+            np.testing.assert_allclose(
+                [after.entropy_min, after.entropy_max, after.confidence_min, after.confidence_max],
+                expected.signal_range,
+                atol=1e-4,
+            )
+    assert "uncertainty" in fired
+
+
+def test_the_same_seed_gives_the_same_reply_whatever_the_neighbours(engine: Engine) -> None:
+    full_precision_only(engine)
+    engine.tti(think_cap=10)
+    together = engine.replies(30)
+    for number in (0, 7, 29):
+        alone = engine.run(engine.reply(number))
+        assert alone.token_ids.tolist() == together[number].token_ids.tolist()
+        assert (alone.fired, alone.fired_at) == (together[number].fired, together[number].fired_at)
+        np.testing.assert_allclose(alone.uncertainty, together[number].uncertainty, atol=1e-3)
+    other_seed = engine.run(
+        engine.server.generate("other", engine.prompt(0), 999, SignalRange(), SamplingSpec(max_tokens=MAX_TOKENS))
+    )
+    assert other_seed.token_ids.tolist() != together[0].token_ids.tolist()
+
+
+def test_logprobs_are_raw_whatever_the_sampling(engine: Engine) -> None:
+    full_precision_only(engine)
+    engine.tti()
+    for how in ({"temperature": 0.6, "top_p": 0.95, "top_k": 20}, {"temperature": 0.0}):
+        candidates = engine.replies(6, **how)
+        assert engine.mismatch_kl(candidates, engine.model) < 1e-6
+
+
+def test_many_by_one_call_with_one_that_is_refused(engine: Engine) -> None:
+    engine.tti()
+    spec = SamplingSpec(max_tokens=8)
+    requests = [(f"m{i}", engine.prompt(i), i, SignalRange(), spec) for i in range(3)]
+    requests.append(("too long", np.zeros(200, np.int32), 1, SignalRange(), spec))
+    requests.append(("empty", np.zeros(0, np.int32), 1, SignalRange(), spec))
+    replies = engine.run(engine.server.generate_many(requests))
+    assert [isinstance(reply, Candidate) for reply in replies] == [True, True, True, False, False]
+    assert "too long: 200 prompt tokens" in str(replies[3])
+
+
+def test_nothing_is_kept_after_two_hundred_requests_some_aborted(engine: Engine) -> None:
+    engine.tti()
+
+    async def scene() -> dict[str, int]:
+        tasks = [asyncio.create_task(engine.reply(i, max_tokens=16)) for i in range(200)]
+        await asyncio.sleep(0.1)
+        for task in tasks[::5]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sum(isinstance(result, Candidate) for result in results) >= 150
+        await engine.reply(0, max_tokens=2)
+        await asyncio.sleep(0.2)
+        assert engine.server._engine is not None
+        return (await engine.server._engine.collective_rpc("t2po_kept"))[0]
+
+    kept = engine.run(scene())
+    assert kept["requests"] == 0 and kept["rows"] == 0
+    assert engine.run(engine.server.status())["in_flight"] == 0
+
+
+def test_an_update_refused_beforehand_leaves_the_server_ready(engine: Engine) -> None:
+    live = engine.run(engine.server.status())["version"]
+    with pytest.raises(InferenceError, match=f"version {live} must be above"):
+        engine.run(engine.server.update_weights(live, random_policy.weights_of(engine.model, engine.dtype)))
+    with pytest.raises(Exception, match="no weights were given"):
+        engine.run(engine.server.update_weights(live + 1, {}))
+    assert engine.run(engine.server.status())["state"] == "ready"
+    assert len(engine.replies(2)) == 2
+
+
+def test_an_update_that_breaks_half_way_makes_the_server_unusable_and_says_so(engine: Engine) -> None:
+    """The last test of an engine: it fails for good."""
+    live = engine.run(engine.server.status())["version"]
+    weights = random_policy.weights_of(engine.model, engine.dtype)
+    missing = "model.layers.1.mlp.down_proj.weight"
+    del weights[missing]
+    children = [psutil.Process(process.pid) for process in engine.server._children]
+
+    async def scene() -> list[Any]:
+        in_flight = [asyncio.create_task(engine.reply(i, max_tokens=64)) for i in range(4)]
+        await asyncio.sleep(0.1)
+        update = engine.server.update_weights(live + 1, weights)
+        return await asyncio.gather(update, *in_flight, return_exceptions=True)
+
+    update, *replies = engine.run(scene())
+    assert isinstance(update, InferenceError) and "broke half-way" in str(update) and missing in str(update)
+    failed = [reply for reply in replies if not isinstance(reply, Candidate)]
+    assert all(isinstance(reply, InferenceError) and "failed" in str(reply) for reply in failed)
+    status = engine.run(engine.server.status())
+    assert status["state"] == "failed" and "broke half-way" in status["reason"] and status["version"] == live
+    with pytest.raises(InferenceError, match="start another server"):
+        engine.run(engine.reply(0))
+    assert not [process for process in children if process.is_running()]
+    assert not list(Path("/dev/shm").glob(f"t2po-weights-{psutil.Process().pid}-*"))

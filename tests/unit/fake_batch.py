@@ -7,7 +7,7 @@ so its reply must not depend on what happens to the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -128,7 +128,7 @@ class FakeBatch:
         self.removed, self.added, self.swaps = [], [], []
         self.processor.update_state(update)
 
-    def step(self, discard: set[str] = frozenset(), placeholders: bool = False) -> None:  # type: ignore[assignment]
+    def step(self, discard: Collection[str] = (), placeholders: bool = False) -> None:
         """One engine step; the tokens of requests in `discard` are thrown away."""
         self._refresh()
         if not self.rows:
@@ -143,15 +143,18 @@ class FakeBatch:
             if request.output and request.output[-1] == -1:
                 request.output.pop()
             if request.id not in discard:
-                raw = np.asarray(request.logits_at(len(request.output)), np.float64)
-                token_logits = forced[row].numpy()
-                is_forced = (
-                    np.isneginf(token_logits).sum() == len(token_logits) - 1
-                    and not np.isneginf(raw).sum() == len(raw) - 1
-                )
-                request.output.append(
-                    int(np.argmax(token_logits)) if is_forced else request.sample(len(request.output), raw)
-                )
+                position = len(request.output)
+                raw = np.asarray(request.logits_at(position), np.float64)
+                row_logits = forced[row].numpy()
+                changed = not np.array_equal(row_logits, raw.astype(np.float32), equal_nan=True)
+                if changed:  # a forced row has one token left
+                    assert np.isneginf(row_logits).sum() == len(row_logits) - 1
+                request.output.append(int(np.argmax(row_logits)) if changed else request.sample(position, raw))
+
+    def preempt(self, request: FakeRequest) -> None:
+        """Takes a request out of its row; `add` brings it back with its tokens, in a list of its own."""
+        self.remove(request)
+        request.output = list(request.output)
 
 
 def run_alone(processor: TTIProcessor, request: FakeRequest) -> dict[str, Any]:

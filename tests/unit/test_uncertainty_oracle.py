@@ -111,7 +111,7 @@ def make_requests(
 
 def check(request: FakeRequest, statistics: dict[str, Any], expected: oracle.OracleReply) -> bool:
     """True if the reply was compared; False if a decision of it hung on less than what float32 can tell."""
-    if expected.smallest_margin < 1e-4 or expected.smallest_span < 3e-3:
+    if expected.smallest_margin < 2e-5 or expected.smallest_span < 3e-3:
         return False
     where = request.id
     assert request.output == expected.tokens, where

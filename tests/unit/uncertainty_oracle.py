@@ -5,6 +5,7 @@ It shares nothing with `actors.uncertainty` but the constants that METHOD leaves
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 OPEN, CLOSE = "<think>", "</think>"
-PHI_FLOOR, LOG_P_FLOOR, DEGENERATE = 1e-3, -100.0, 1e-6
+PHI_FLOOR, LOG_P_FLOOR, DEGENERATE, PEAK_TOLERANCE = 1e-3, -100.0, 1e-6, 1e-4
 
 
 @dataclass
@@ -94,16 +95,15 @@ def reply(
             last = series[-(window + 2) :]
             reason = ""
             if len(last) == window + 2 and not any(map(math.isnan, last)):
-                mean = sum(abs(b - a) for a, b in zip(last, last[1:], strict=False)) / (window + 1)
+                mean = sum(abs(b - a) for a, b in itertools.pairwise(last)) / (window + 1)
                 measured_places = [i for i, value in enumerate(series) if not math.isnan(value)]
                 top = max(series[i] for i in measured_places)
-                peak = next(i for i in measured_places if series[i] == top)
-                runner_up = max((series[i] for i in measured_places if i != peak), default=-math.inf)
+                peak = max(i for i in measured_places if series[i] >= top - PEAK_TOLERANCE)
                 partial = any(body.endswith(CLOSE[:k]) for k in range(1, len(CLOSE)))
                 if len(thought) >= min_tokens and not partial:
                     out.smallest_margin = min(out.smallest_margin, abs(mean - epsilon))
-                    if top != 1.0 or runner_up != 1.0:  # two values of exactly 1 are a tie in any arithmetic
-                        out.smallest_margin = min(out.smallest_margin, top - runner_up)
+                    gaps = [abs(series[i] - top + PEAK_TOLERANCE) for i in measured_places]
+                    out.smallest_margin = min([out.smallest_margin, *gaps])
                     if mean < epsilon and len(series) - 1 - window > peak:
                         reason = "uncertainty"
             if not reason and len(thought) >= think_cap:
