@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import shutil
 from collections.abc import Callable
@@ -119,6 +120,8 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
 
 
 def _build(config: RunConfig, folder: Path, report: Report) -> None:
+    if not Path("/dev/nvidiactl").exists():  # else DeepSpeed prints a warning while it looks for an accelerator
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     from learner.finetune import FinetuneProgress, finetune
 
     demonstrations = collect_demonstrations(config)
