@@ -182,6 +182,19 @@ class Cluster:
             raise PartLost(f"{name} did not start: {cause_of(error)}") from error
         logger.info("%s is up after %.1f s", name, time.monotonic() - started)
 
+    async def ask_learner(self, call: Awaitable[Result], what: str) -> Result:
+        """The learner's answer to `call`. Its death or failure ends the run: only a checkpoint has its state."""
+        try:
+            return await bounded(call, self.config.learner.step_timeout_s, f"learner: {what}")
+        except Exception as error:  # the boundary that stops
+            raise PartLost(f"learner failed while {what}: {cause_of(error)}") from error
+
+    async def learner_weights(self, version: int) -> Any:
+        """A reference to the learner's weights. The learner has made them when this returns: later it may die."""
+        weights = self.learner.weights.remote()
+        await self.ask_learner(self.learner.ready.remote(), f"handing out the weights of version {version}")
+        return weights
+
     async def publish(self, version: int, weights: Any) -> dict[str, Any]:
         """Makes `weights` (a Ray reference) live under `version` on every inference server.
 

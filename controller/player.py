@@ -85,7 +85,7 @@ class Player:
                 self._in_flight[index] -= 1
             reason = type(failure).__name__
             self.failures[reason] += 1
-            logger.warning("%s: attempt %d ended: %s: %s", spec.trajectory_id, spec.attempt, reason, failure)
+            logger.warning("%s: attempt %d ended: %s", spec.trajectory_id, spec.attempt, cause_of(failure))
             if failed >= self._rollout.max_attempts:
                 raise TrajectoryFailed(
                     f"task {spec.task.id}: {failed} attempts at {spec.trajectory_id} failed; last: {reason}: {failure}"

@@ -61,8 +61,9 @@ class RunState:
             return 0
         learner, step = self._cluster.learner, self._checkpoint.step
         call = learner.load.remote(str(self._checkpoint.path / LEARNER_FOLDER))
-        await bounded(call, self._config.learner.step_timeout_s, f"learner: loading step {step}")
-        await self._cluster.publish(self._checkpoint.state.policy_version, learner.weights.remote())
+        await self._cluster.ask_learner(call, f"loading step {step}")
+        version = self._checkpoint.state.policy_version
+        await self._cluster.publish(version, await self._cluster.learner_weights(version))
         self.committed = step
         return step
 
@@ -89,7 +90,6 @@ class RunState:
 
     async def commit(self, step: int, inbox: Inbox, slots: GroupSlots, generation: Generation) -> None:
         """Everything of `step` steps, in one atomic step; then the queue may let its entries go."""
-        deadline = self._config.learner.step_timeout_s
         state = CheckpointState(
             step=step,
             policy_version=step,
@@ -101,8 +101,8 @@ class RunState:
         )
         path = await asyncio.to_thread(self._store.begin, step)
         learner = self._cluster.learner
-        await bounded(learner.save.remote(str(path / LEARNER_FOLDER)), deadline, f"learner: saving step {step}")
-        await bounded(learner.export.remote(str(path / POLICY_FOLDER)), deadline, f"learner: exporting step {step}")
+        await self._cluster.ask_learner(learner.save.remote(str(path / LEARNER_FOLDER)), f"saving step {step}")
+        await self._cluster.ask_learner(learner.export.remote(str(path / POLICY_FOLDER)), f"exporting step {step}")
         await asyncio.to_thread(self._store.commit, step, state)
         self.committed = step
         await inbox.committed()

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from controller.busy import BusyMeter
-from controller.cluster import Cluster, PartLost, cause_of
-from controller.deadline import bounded
+from controller.cluster import Cluster
 from controller.inbox import Inbox
 from controller.metrics import MovingMean, rollout_metrics
 from controller.player import Player
@@ -77,21 +76,18 @@ class Update:
         return groups, values
 
     async def train(self, groups: list[TrajectoryGroup], version: int) -> dict[str, float]:
-        """One `train_step` of the learner. Its death ends the run: only a checkpoint has its state."""
+        """One `train_step` of the learner."""
         self._say("learner", f"step {version + 1}: training on {len(groups)} groups")
         with self._busy.span("learner"):
             call = self._cluster.learner.train_step.remote(groups, version)
-            try:
-                return await bounded(call, self._config.learner.step_timeout_s, f"learner: step {version + 1}")
-            except Exception as error:  # the boundary that stops
-                raise PartLost(f"learner failed in step {version + 1}: {cause_of(error)}") from error
+            return await self._cluster.ask_learner(call, f"training step {version + 1}")
 
     async def publish(self, version: int) -> dict[str, float]:
         """The learner's weights go live everywhere as `version`; size and times of it."""
         self._say("learner", f"sending weights of version {version}")
         began = time.monotonic()
         with self._busy.span("weights"):
-            weights = self._cluster.learner.weights.remote()
+            weights = await self._cluster.learner_weights(version)
             reports: dict[str, Any] = await self._cluster.publish(version, weights)
         return {
             "weights_s": time.monotonic() - began,

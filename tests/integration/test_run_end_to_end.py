@@ -17,6 +17,7 @@ import pytest
 
 from controller.audit import judge_file
 from controller.valkey import ValkeyServer
+from tests.integration.quick_policy import make_quick_policy
 from tests.integration.run_process import RunProcess, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -24,8 +25,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all runs of this module: they share the cold start."""
-    return tmp_path_factory.mktemp("runs")
+    """One folder for all runs of this module, with the policy that they start from."""
+    folder = tmp_path_factory.mktemp("runs")
+    make_quick_policy(folder / "policy")
+    return folder
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def test_run_kill_and_resume_at_staleness_one(runs: Path, started: list[RunProce
         assert (run.folder / name).is_file(), name
     assert (run.folder / "checkpoints" / "step-00000005" / "policy" / "model.safetensors").is_file()
     for row in rows.values():
-        assert abs(row["mismatch_kl_fresh"] or 0.0) < 1e-4
+        assert abs(row.get("mismatch_kl_fresh") or 0.0) < 1e-4
         busy = [row[f"busy_{part}"] for part in ("generation", "learner", "weights", "idle")]
         assert all(0.0 <= share <= 1.0 for share in busy)
 
@@ -107,7 +110,7 @@ def test_run_on_policy_stops_at_ctrl_c_and_goes_on(runs: Path, started: list[Run
 def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProcess]) -> None:
     run = RunProcess(runs, "deaths", "steps=12", "env.max_turns=12", "checkpoint.every_steps=20")
     started.append(run)
-    for step, part in enumerate(("ray::EnvActor", "valkey-server", "ray::RouterActor", "VLLM::Worker"), start=1):
+    for step, part in enumerate(("ray::EnvActor", "valkey-server", "ray::RouterActor", "VLLM::EngineCore"), start=1):
         run.wait_for_step(2 * step - 1)
         run.part(part).kill()
     assert run.finish() == 0, run.output()
@@ -127,7 +130,7 @@ def test_run_ends_with_the_cause_and_goes_on(runs: Path, started: list[RunProces
         run.wait_for_step(1)
         run.part("ray::LearnerActor").kill()
         assert run.finish() not in (0, 130)
-        assert "learner failed in step" in run.output()
+        assert "learner failed while" in run.output()
         run.resume()
         run.wait_for_step(3)
         os.kill(server.pid, signal.SIGKILL)

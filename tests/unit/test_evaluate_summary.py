@@ -17,7 +17,7 @@ from tests.fakes import make_task, make_turn
 def trajectory(index: int, kind: str, won: bool, turns: int) -> Trajectory:
     return Trajectory(
         id=f"t{index}", group_id=f"t{index}", task=replace(make_task(index), kind=kind), sibling=0, attempt=0,
-        turns=tuple(make_turn(number, format_valid=number > 0) for number in range(turns)), won=won, duration_s=1.0,
+        turns=tuple(make_turn(number, valid=number > 0) for number in range(turns)), won=won, duration_s=1.0,
     )  # fmt: skip
 
 
