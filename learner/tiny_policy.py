@@ -111,7 +111,7 @@ def build_model(
         intermediate_size=hidden * 3,
         num_hidden_layers=layers,
         num_attention_heads=hidden // head_dim,
-        num_key_value_heads=max(1, hidden // head_dim // 2),
+        num_key_value_heads=hidden // head_dim,
         head_dim=head_dim,
         max_position_embeddings=context,
         tie_word_embeddings=True,

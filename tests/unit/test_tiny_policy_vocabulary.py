@@ -48,7 +48,7 @@ def test_prompt_and_reply_ids(tokenizer: PreTrainedTokenizerFast) -> None:
 
 
 def test_first_weights_follow_the_seed(tokenizer: PreTrainedTokenizerFast) -> None:
-    one, two, other = (build_model(tokenizer, seed, hidden=64, layers=1, head_dim=32) for seed in (1, 1, 2))
+    one, two, other = (build_model(tokenizer, seed, hidden=64, layers=1) for seed in (1, 1, 2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert not torch.equal(one.model.embed_tokens.weight, other.model.embed_tokens.weight)
 
