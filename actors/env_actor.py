@@ -51,8 +51,9 @@ class EnvActor:
         while True:
             left = deadline - time.monotonic()
             try:
-                call = self._router.request_turn.remote(request, sampling, unseen)
-                return await asyncio.wait_for(_answer(call), max(left, 0.001))
+                async with asyncio.timeout(max(left, 0.001)):
+                    reply: TurnReply = await self._router.request_turn.remote(request, sampling, unseen)
+                    return reply
             except RayTaskError:
                 raise  # the router answered: with a failure of its own that names its cause
             except TimeoutError as error:
@@ -62,7 +63,3 @@ class EnvActor:
                 ) from error
             except RayActorError:
                 await asyncio.sleep(min(ROUTER_RETRY_S, max(left, 0.0)))
-
-
-async def _answer(call: Any) -> Any:
-    return await call

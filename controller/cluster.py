@@ -45,7 +45,17 @@ class PartLost(RuntimeError):
 class Cluster:
     """`start`, use the handles, `stop`. All methods are called from one event loop."""
 
-    def __init__(self, config: RunConfig, policy: Path, *, run_folder: Path | None, with_learner: bool) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        policy: Path,
+        *,
+        run_folder: Path | None,
+        with_learner: bool,
+        say: Callable[[str, str], None] = lambda part, doing: None,
+    ) -> None:
+        """`say(part, doing)` is told what each part does while it starts: for the live view."""
+        self._say = say
         self.config = config
         self.policy = policy
         self.inference: dict[str, Any] = {}
@@ -64,8 +74,10 @@ class Cluster:
 
     async def start(self) -> None:
         """Brings every part up at the same time. Raises with the part's name when one of them fails."""
+        self._say("ray", "starting")
         await asyncio.to_thread(self._session.start)
-        from actors.env_actor import EnvActor  # noqa: F401 - imported here: the classes need a running Ray
+        self._say("ray", "up")
+
         from controller.router_actor import RouterActor
 
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
@@ -174,6 +186,7 @@ class Cluster:
 
     async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
         started = time.monotonic()
+        self._say(name, "starting")
         try:
             await bounded(call, timeout_s, f"{name}: starting")
         except DeadlineError:
@@ -181,6 +194,7 @@ class Cluster:
         except Exception as error:  # the boundary that stops: the part's name is added to whatever it died of
             raise PartLost(f"{name} did not start: {cause_of(error)}") from error
         logger.info("%s is up after %.1f s", name, time.monotonic() - started)
+        self._say(name, "up")
 
     async def ask_learner(self, call: Awaitable[Result], what: str) -> Result:
         """The learner's answer to `call`. Its death or failure ends the run: only a checkpoint has its state."""

@@ -26,6 +26,12 @@ from controller.reaper import Reaper, end_processes, end_recorded
 PROCESS_FILE = "processes.json"
 """In the run folder while the run lives: its processes, so that `resume` can clean up after a kill -9."""
 
+LOG_FOLDER = "actor-logs"
+"""In the run folder after its end: what the actors printed, by pid."""
+
+EMPTY_LOG_BYTES = 200
+"""Ray writes a line or two of its own into every log."""
+
 WATCH_EVERY_S = 2.0
 """How often new processes of the session are looked for."""
 
@@ -107,11 +113,22 @@ class RaySession:
         ray.shutdown()
         end_processes(list(self._family.values()))
         self._family.clear()
+        self._keep_logs(self._folder)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
         if self._reaper is not None:
             self._reaper.release()
             self._reaper = None
+
+    def _keep_logs(self, folder: Path) -> None:
+        """What the actors printed (an engine that did not start says there why) goes to the run's folder."""
+        if self._run_folder is None:
+            return
+        kept = self._run_folder / LOG_FOLDER
+        for log in folder.glob("session_*/logs/worker-*"):
+            if log.stat().st_size > EMPTY_LOG_BYTES and not log.parent.parent.is_symlink():
+                kept.mkdir(exist_ok=True)
+                shutil.copy(log, kept / f"{log.stem.rsplit('-', 1)[1]}{log.suffix}")
 
 
 def clean_up_after(run_folder: Path) -> int:

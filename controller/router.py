@@ -141,8 +141,10 @@ class Router:
             timeout = min(self._settings.request_timeout_s, max(deadline - time.monotonic(), 0.001))
             load.in_flight += 1
             try:
-                call = load.server.generate(request_id, request.prompt_ids, seed, request.signal_range, sampling)
-                return await asyncio.wait_for(call, timeout)
+                async with asyncio.timeout(timeout):
+                    return await load.server.generate(
+                        request_id, request.prompt_ids, seed, request.signal_range, sampling
+                    )
             except Exception as error:  # the boundary that retries: whatever a server dies of, another is asked
                 last = f"{name}: {type(error).__name__}: {error}" if str(error) else f"{name}: {type(error).__name__}"
                 failures += 1

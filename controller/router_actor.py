@@ -57,7 +57,8 @@ class RouterActor:
     async def request_turn(
         self, request: TurnRequest, sampling: Literal["train", "eval"], unseen: tuple[Turn, ...] = ()
     ) -> TurnReply:
-        await asyncio.wait_for(self._introduced.wait(), self._settings.turn_timeout_s)
+        if not self._introduced.is_set():
+            await asyncio.wait_for(self._introduced.wait(), self._settings.turn_timeout_s)
         return await self._router.request_turn(request, sampling, unseen)
 
     async def replace_server(self, name: str, actor: Any | None) -> None:

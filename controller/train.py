@@ -110,7 +110,7 @@ class TrainingRun:
         folder.check_panels(self.train_panel, self.eval_panel)
         self.done = 0
         self.busy = BusyMeter()
-        self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True)
+        self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
         self.player = Player(self.cluster, self.busy)
         self.state = RunState(config, CheckpointStore(folder.checkpoints, config.checkpoint.keep_last), self.cluster)
         self.slots: GroupSlots
