@@ -1,10 +1,7 @@
 """One inference server: vLLM's AsyncLLM with TTI inside, live weight updates, and Candidates out.
 
-Owns: the engine's life and environment, one request from prompt ids to `Candidate`, the collection of statistics,
-the update protocol, the server's state. Called by `actors.inference_actor` and by tests. Must not know: Ray, routers,
-trajectories, the learner.
-
-vLLM is imported in `start` only, after the environment variables that it reads while being imported.
+Owns: the server's state, a request's way through the engine, the collection of statistics, the update protocol.
+Called by `actors.inference_actor` and by tests. Must not know: Ray, routers, trajectories, the learner.
 """
 
 from __future__ import annotations
@@ -12,8 +9,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
-import json
-import math
 import os
 import time
 from collections.abc import Sequence
@@ -25,34 +20,29 @@ import numpy as np
 import psutil
 from numpy.typing import ArrayLike
 
+from actors.candidate import SamplingSpec, candidate_of, sampling_params, text_of
+from actors.engine import (
+    GRACE_S,
+    EngineError,
+    check_model_folder,
+    child_processes,
+    end_processes,
+    make_engine,
+    prepare_environment,
+)
 from actors.settings import InferenceSettings, TTISettings
-from actors.think_markers import DEFAULT_QUEUE, build_automaton, queue_tokens, token_pieces
-from actors.uncertainty import phi
-from envs.records import NOT_MEASURED, Candidate, SignalRange
+from envs.records import Candidate, SignalRange
 
 if TYPE_CHECKING:
     import torch
-    from vllm import RequestOutput, SamplingParams
+    from vllm import RequestOutput
     from vllm.v1.engine.async_llm import AsyncLLM
 
-EXTRA_ARGS_KEY = "t2po"
-STOP_TIMEOUT_S = 10.0
-_GRACE_S = 2.0  # the engine tears itself down in well under a second; its process then takes 5 s to exit by itself
+__all__ = ["InferenceError", "InferenceServer", "SamplingSpec", "UpdateReport"]
 
 
 class InferenceError(RuntimeError):
     """A server that cannot do what it was asked; the message names the server's state, the value and the remedy."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SamplingSpec:
-    """How one reply is sampled. `top_k` 0: all tokens; `tti`: whether its thought may be ended."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_tokens: int = 64
-    tti: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,86 +53,6 @@ class UpdateReport:
     bytes: int
     seconds: float
     pause_seconds: float
-
-
-def prepare_environment(settings: InferenceSettings) -> None:
-    """What vLLM reads from the environment; a value that the operator has set stays."""
-    defaults = {
-        # With more threads than free cores OpenMP threads wait for each other: 20 times slower, measured.
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        # One process for the engine core and its worker: half the memory and start-up, and no messages between them.
-        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_LOGGING_LEVEL": "WARNING",
-        "VLLM_NO_USAGE_STATS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "VLLM_ENGINE_READY_TIMEOUT_S": str(int(settings.start_timeout_s) + 1),
-    }
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
-    # The TTI processor speaks the V1 runner's interface; GPUs would take Model Runner V2 by default.
-    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
-
-
-def check_model_folder(model_path: str, settings: InferenceSettings) -> None:
-    """Says in our own words, before an engine is started, what a model folder lacks."""
-    folder = Path(model_path)
-    if not folder.is_dir():
-        raise InferenceError(f"inference server: model folder {model_path!r} does not exist; check model.path")
-    config_file = folder / "config.json"
-    if not config_file.is_file():
-        raise InferenceError(f"inference server: {config_file} does not exist; {model_path!r} is no model folder")
-    positions = json.loads(config_file.read_text()).get("max_position_embeddings", math.inf)
-    needed = settings.prompt_tokens + settings.response_tokens
-    if needed > positions:
-        raise InferenceError(
-            f"inference server: the model in {model_path} has {positions} positions, fewer than "
-            f"inference.prompt_tokens + inference.response_tokens = {needed}; lower one of them"
-        )
-
-
-def candidate_of(
-    output: RequestOutput,
-    statistics: dict[str, Any],
-    text: str,
-    seed: int,
-    submitted_version: int,
-) -> Candidate:
-    """The Candidate of a finished request. Statistics: see `TTIProcessor.take`."""
-    reply = output.outputs[0]
-    tokens = np.asarray(reply.token_ids, np.int32)
-    count = len(tokens)
-    forced = np.zeros(count, np.bool_)
-    fired_at = statistics["fired_at"]
-    if fired_at >= 0:
-        forced[fired_at : fired_at + statistics["num_forced"]] = True
-    history = np.frombuffer(statistics["history"], np.float32).reshape(-1, 3).copy()
-    history[forced] = np.nan
-    sampled: Any = reply.logprobs
-    logprobs = np.asarray(sampled.logprobs, np.float32)[np.asarray(sampled.start_indices, np.intp)]
-    versions = [int(span.version) for span in reply.weight_versions or ()]
-    e_min, e_max, c_min, c_max = statistics["range"]
-    return Candidate(
-        token_ids=tokens,
-        logprobs=np.where(forced, np.float32(0), logprobs),
-        forced=forced,
-        entropy=np.ascontiguousarray(history[:, 0]),
-        uncertainty=np.ascontiguousarray(history[:, 2]),
-        text=text,
-        phi=NOT_MEASURED if statistics["problem"] else phi(history[:, 2]),
-        gamma=NOT_MEASURED,
-        kept=True,
-        fired=statistics["fired"],
-        fired_at=fired_at,
-        num_think_tokens=statistics["num_think_tokens"],
-        finish_reason=reply.finish_reason or "",
-        seed=seed,
-        # The prompt's keys and values may have been computed under the version at submission.
-        min_version=min([submitted_version, *versions]),
-        max_version=max(versions, default=submitted_version),
-        range_after=SignalRange(entropy_min=e_min, entropy_max=e_max, confidence_min=c_min, confidence_max=c_max),
-    )
 
 
 class InferenceServer:
@@ -171,67 +81,29 @@ class InferenceServer:
         """Starts the engine; raises within `settings.start_timeout_s`, leaving no process behind."""
         if self._state != "new":
             raise InferenceError(f"inference server: start called in state {self._state!r}; make a new server")
-        check_model_folder(model_path, settings)
+        try:
+            check_model_folder(model_path, settings)
+        except EngineError as error:
+            raise InferenceError(f"inference server: {error}") from None
         self._settings, self._tti = settings, tti
         self._enter("starting")
-        before = set(_children())
+        before = set(child_processes())
         try:
             prepare_environment(settings)
-            starting = asyncio.to_thread(self._make_engine, model_path, seed)
-            self._engine = engine = await asyncio.wait_for(starting, settings.start_timeout_s)
+            starting = asyncio.to_thread(make_engine, model_path, settings, seed)
+            engine, self._tokenizer = await asyncio.wait_for(starting, settings.start_timeout_s)
+            self._engine = engine
             await asyncio.wait_for(engine.update_weight_version("0"), settings.start_timeout_s)
         except BaseException as error:
-            self._children = [process for process in _children() if process not in before]
+            self._children = [process for process in child_processes() if process not in before]
             what = f"no answer in {settings.start_timeout_s} s" if isinstance(error, TimeoutError) else repr(error)
             await self._fail(f"engine for {model_path} did not start: {what}")
             if isinstance(error, Exception):
                 raise InferenceError(f"inference server: {self._reason}") from error
             raise
-        self._children = [process for process in _children() if process not in before]
+        self._children = [process for process in child_processes() if process not in before]
         self._enter("ready")
         self._open.set()
-
-    def _make_engine(self, model_path: str, seed: int) -> AsyncLLM:
-        from vllm.config import WeightTransferConfig
-        from vllm.engine.arg_utils import AsyncEngineArgs
-        from vllm.platforms import current_platform
-        from vllm.tokenizers import cached_tokenizer_from_config
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        from actors.weight_transfer import BACKEND
-
-        settings = self._settings
-        max_model_len = settings.prompt_tokens + settings.response_tokens
-        by_device: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
-        if current_platform.is_cpu():
-            by_device = {
-                "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
-                # A prompt cut into chunks makes vLLM rewind the request's own generator, which a CPU generator
-                # cannot do: the engine dies ("CPU Generator does not use offset"). So prompts are never cut.
-                "enable_chunked_prefill": False,
-                "max_num_batched_tokens": max(4096, max_model_len, settings.max_num_seqs),
-                "enforce_eager": True,
-            }
-        arguments = AsyncEngineArgs(
-            model=model_path,
-            dtype=settings.dtype,
-            seed=seed,
-            max_model_len=max_model_len,
-            max_num_seqs=settings.max_num_seqs,
-            generation_config="vllm",
-            disable_log_stats=True,
-            enable_prefix_caching=True,
-            logits_processors=["actors.tti_processor:TTIProcessor"],
-            worker_extension_cls="actors.tti_processor.WorkerExtension",
-            weight_transfer_config=WeightTransferConfig(backend=BACKEND),
-            **by_device,
-        )
-        config = arguments.create_model_config()
-        self._tokenizer = cached_tokenizer_from_config(config)
-        # A tokenizer that cannot write the markers is found here, not by the engine at its first request.
-        pieces = token_pieces(self._tokenizer, config.get_vocab_size())
-        queue_tokens(self._tokenizer, DEFAULT_QUEUE, build_automaton(pieces))
-        return AsyncLLM.from_engine_args(arguments)
 
     async def stop(self) -> None:
         """Ends the engine and every process of it."""
@@ -272,10 +144,10 @@ class InferenceServer:
         if engine is not None:
             if engine.output_handler is not None:
                 engine.output_handler.cancel()  # else it reports the engine's end as an error
-            await asyncio.to_thread(engine.shutdown, _GRACE_S)
+            await asyncio.to_thread(engine.shutdown, GRACE_S)
             del engine
             gc.collect()  # the engine is in reference cycles; freed at the interpreter's end it complains
-        await asyncio.to_thread(_end_processes, self._children)
+        await asyncio.to_thread(end_processes, self._children)
 
     # ---- replies ----
 
@@ -327,7 +199,7 @@ class InferenceServer:
             # The salt keeps prefixes that older weights computed from being reused.
             async for output in self._engine.generate(
                 {"prompt_token_ids": prompt, "cache_salt": f"v{version}"},
-                self._sampling_params(name, seed, signal_range, sampling),
+                sampling_params(name, seed, signal_range, sampling, self._tti),
                 name,
             ):
                 final = output
@@ -344,51 +216,8 @@ class InferenceServer:
         if statistics is None:
             raise InferenceError(f"request {request_id}: the engine kept no statistics of it")
         self._served += 1
-        return candidate_of(final, statistics, self._text(final.outputs[0].token_ids), seed, version)
-
-    def _sampling_params(
-        self, name: str, seed: int, signal_range: SignalRange, sampling: SamplingSpec
-    ) -> SamplingParams:
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
-
-        tti = self._tti
-        return SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k,
-            max_tokens=sampling.max_tokens,
-            seed=seed,
-            logprobs=0,
-            flat_logprobs=True,
-            detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
-            extra_args={
-                EXTRA_ARGS_KEY: {
-                    "id": name,
-                    "tti": sampling.tti and tti.enabled,
-                    "range": [
-                        signal_range.entropy_min,
-                        signal_range.entropy_max,
-                        signal_range.confidence_min,
-                        signal_range.confidence_max,
-                    ],
-                    "alpha": tti.alpha,
-                    "epsilon": tti.epsilon,
-                    "window": tti.window,
-                    "min_tokens": tti.min_tokens,
-                    "think_cap": tti.think_cap,
-                    "top_j": tti.top_j,
-                }
-            },
-        )
-
-    def _text(self, token_ids: Sequence[int]) -> str:
-        """The reply as text, markers included, without the end token; bytes that are no UTF-8 are replaced."""
-        tokens = list(token_ids)
-        if tokens and tokens[-1] == self._tokenizer.eos_token_id:
-            tokens.pop()
-        return str(self._tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+        text = text_of(self._tokenizer, final.outputs[0].token_ids)
+        return candidate_of(final, statistics, text, seed, version)
 
     def _unusable(self, what: str) -> str:
         hint = "call start first" if self._state == "new" else "start another server"
@@ -473,26 +302,3 @@ class InferenceServer:
             raise InferenceError(f"the engine reports version {live!r} after the update to {version}")
         await engine.resume_generation()
         return time.monotonic() - began
-
-
-def _children() -> list[psutil.Process]:
-    """Processes below this one, but Python's own resource tracker, which serves the whole process and ends with it."""
-    children = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if not any("resource_tracker" in part for part in process.cmdline()):
-                children.append(process)
-        except psutil.NoSuchProcess:
-            continue
-    return children
-
-
-def _end_processes(processes: list[psutil.Process]) -> None:
-    """Ends processes that this server started and that outlived the engine's own shutdown."""
-    _, alive = psutil.wait_procs(processes, timeout=_GRACE_S)
-    for process in alive:
-        try:
-            process.kill()
-        except psutil.NoSuchProcess:
-            continue
-    psutil.wait_procs(alive, timeout=STOP_TIMEOUT_S / 2)

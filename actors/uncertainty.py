@@ -1,9 +1,9 @@
 """The signal M, when a thought ends, and Φ (METHOD sections 2 to 4): one batched pass, pure functions.
 
 Owns: entropy and top-j confidence of a batch of logits, the running range, M, the window of |ΔM|, the
-peak rule, the decision, which token is forced, Φ. Called by `actors.tti_processor` (inside the engine)
-and by `actors.inference` (Φ of a finished reply). Must not know: vLLM, requests, batch rows, tokenizers (a
-thought's markers arrive as the transition table that `actors.think_markers` builds).
+peak rule, the decision, which token is forced, Φ. Called by `actors.tti_processor` and `actors.tti_slots`, inside
+the engine. Must not know: vLLM, requests, batch rows, tokenizers (a thought's markers arrive as the transition table
+that `actors.think_markers` builds).
 
 The decoding pass over the vocabulary is torch. What follows works on a few numbers a row and is written once for
 torch tensors (a GPU, no host synchronisation) and for numpy arrays: on a CPU a torch call costs 3 µs whatever its
