@@ -11,7 +11,9 @@ from transformers import PreTrainedTokenizerFast
 from envs.chat import encode_prompt, encode_reply
 from learner.tiny_policy import MARKERS, build_model, train_tokenizer
 
-MESSAGE = "task: put a apple in fridge.\nnow: You arrive at cabinet 2.\ncan: go to fridge 1 | take apple 1 from cabinet 2"
+MESSAGE = (
+    "task: put a apple in fridge.\nnow: You arrive at cabinet 2.\ncan: go to fridge 1 | take apple 1 from cabinet 2"
+)
 REPLY = "<think>here is the apple.</think>\n<action>take apple 1 from cabinet 2</action>"
 
 
