@@ -122,6 +122,18 @@ def was_evaluated(folder: Path, panel: str, label: str) -> bool:
     return any(folder.glob(f"{panel}-v*-{label}.json"))
 
 
+def comparison(folder: Path, panel: str) -> str:
+    """Before and after the run in one line; the newest result of each label counts."""
+    parts = []
+    for label in ("before", "after"):
+        files = sorted(folder.glob(f"{panel}-v*-{label}.json"))
+        if files:
+            row = json.loads(files[-1].read_text(encoding="utf-8"))
+            low, high = row["interval"]
+            parts.append(f"{row['success']:.1%} [{low:.1%}, {high:.1%}] {label}")
+    return f"success on {panel} ({row['played']} tasks): {', '.join(parts)}" if parts else f"{panel} was not evaluated"
+
+
 async def evaluate(
     player: Player, tasks: Iterable[Task], config: RunConfig, panel: Panel, *, version: int, run_id: str
 ) -> EvalResult:

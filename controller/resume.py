@@ -54,6 +54,11 @@ class RunState:
         self._checkpoint: Checkpoint | None = None
         self.committed = 0
 
+    @property
+    def policy(self) -> Path:
+        """The newest committed policy as a Hugging Face folder; the start policy before the first commit."""
+        return self._checkpoint.path / POLICY_FOLDER if self._checkpoint else self._cluster.policy
+
     async def take_up(self) -> int:
         """Loads the newest checkpoint into the learner, its weights into the engines; the steps that are done."""
         self._checkpoint = await asyncio.to_thread(self._store.latest, self._fingerprint)
@@ -103,7 +108,7 @@ class RunState:
         learner = self._cluster.learner
         await self._cluster.ask_learner(learner.save.remote(str(path / LEARNER_FOLDER)), f"saving step {step}")
         await self._cluster.ask_learner(learner.export.remote(str(path / POLICY_FOLDER)), f"exporting step {step}")
-        await asyncio.to_thread(self._store.commit, step, state)
+        self._checkpoint = await asyncio.to_thread(self._store.commit, step, state)
         self.committed = step
         await inbox.committed()
 

@@ -41,7 +41,7 @@ from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster, cause_of, describe, innermost
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
-from controller.evaluate import evaluate, lines_of, was_evaluated, write_result
+from controller.evaluate import comparison, evaluate, lines_of, was_evaluated, write_result
 from controller.generation import Generation, index_of
 from controller.inbox import Inbox
 from controller.live_view import LiveView
@@ -173,6 +173,8 @@ class TrainingRun:
             await self._loops(stop)
         await stop.unless(self._evaluate("after"))
         await self.inbox.discard()
+        self.view.note(comparison(self.folder.evaluations, self.eval_panel.name))
+        self.view.note(f"done; the policy is {self.state.policy}; measure it with: t2po eval {self.folder.path}")
 
     async def _loops(self, stop: StopSignal) -> None:
         """Generation, updates and supervision side by side, until the last step, a stop, or the first failure."""

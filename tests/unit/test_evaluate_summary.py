@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from controller.evaluate import EvalResult, lines_of, summarise, was_evaluated, write_result
+from controller.evaluate import EvalResult, comparison, lines_of, summarise, was_evaluated, write_result
 from controller.interval import wilson_interval
 from envs.records import Trajectory
 from tests.fakes import make_task, make_turn
@@ -50,6 +50,15 @@ def test_evaluate_file_holds_what_is_needed_to_compare(tmp_path: Path) -> None:
     assert row["panel_hash"] == "abc"
     assert (row["version"], row["seed"], row["success"]) == (7, 3, pytest.approx(1 / 3))
     assert row["interval"] == pytest.approx(list(wilson_interval(1, 3)))
+
+
+def test_evaluate_comparison_is_one_line(tmp_path: Path) -> None:
+    assert comparison(tmp_path, "unseen") == "unseen was not evaluated"
+    write_result(result(), tmp_path, "before")
+    write_result(replace(result(), won=3, version=40), tmp_path, "after")
+    assert comparison(tmp_path, "unseen") == (
+        "success on unseen (3 tasks): 33.3% [6.1%, 79.2%] before, 100.0% [43.9%, 100.0%] after"
+    )
 
 
 def test_evaluate_of_nothing_is_no_division_by_zero() -> None:
