@@ -51,7 +51,7 @@ NOT_FIRED, FIRED_UNCERTAINTY, FIRED_CAP = 0, 1, 2
 NO_TOKEN = -1
 
 _SHIFT_FLOOR = -104.0  # exp of it is 0 in fp32; keeps 0 * -inf out of the sums
-_BLOCK_ELEMENTS = 200_000  # rows are taken in blocks that stay in a CPU core's second-level cache
+_BLOCK_ELEMENTS = 100_000  # rows are taken in blocks that stay in a CPU core's second-level cache
 _DIRECT_PARTITION = 4096  # vocabularies up to here are partitioned whole, larger ones group by group
 _GROUP = 64
 
@@ -130,21 +130,21 @@ def entropy_and_confidence(logits: Tensor, top_j: int | Tensor) -> tuple[Tensor,
     # Written over by each block: fresh memory for every block costs more than the arithmetic.
     shifted = torch.empty(min(block, rows), vocabulary, dtype=torch.float32, device=logits.device)
     weights = torch.empty_like(shifted)
-    sums = torch.empty(2, rows, dtype=torch.float32, device=logits.device)
-    tops = torch.empty(rows, largest_j, dtype=torch.float32, device=logits.device)
+    peaks, total, dot = torch.empty(3, rows, dtype=torch.float32, device=logits.device)
     for first in range(0, rows, block):
-        scores = logits[first : first + block].float()
-        last = first + len(scores)
+        part = slice(first, min(first + block, rows))
+        scores = logits[part].float()
         z, w = shifted[: len(scores)], weights[: len(scores)]
-        torch.sub(scores, scores.amax(1, keepdim=True), out=z).clamp_(min=_SHIFT_FLOOR)
+        torch.amax(scores, 1, out=peaks[part])
+        torch.sub(scores, peaks[part, None], out=z).clamp_(min=_SHIFT_FLOOR)
         torch.exp(z, out=w)
-        torch.sum(w, 1, out=sums[0, first:last])
-        torch.sum(w.mul_(z), 1, out=sums[1, first:last])
-        tops[first:last] = _largest_host(z, largest_j) if on_host else z.topk(largest_j, dim=1, sorted=False).values
-    total, dot = sums.double()
+        torch.sum(w, 1, out=total[part])
+        torch.sum(w.mul_(z), 1, out=dot[part])
+    top = _largest(logits, largest_j).float() - peaks[:, None]
+    total = total.double()
     log_total = total.log()
     entropy = (log_total - dot / total).clamp_(min=0)
-    log_p = (tops - log_total[:, None]).clamp_(min=LOG_P_FLOOR)
+    log_p = (top - log_total[:, None]).clamp_(min=LOG_P_FLOOR)
     if isinstance(top_j, int):
         return entropy, log_p.mean(1).neg_()
     cumulated = log_p.sort(1, descending=True).values.cumsum(1)
@@ -152,22 +152,24 @@ def entropy_and_confidence(logits: Tensor, top_j: int | Tensor) -> tuple[Tensor,
     return entropy, -cumulated.gather(1, (count - 1)[:, None]).squeeze(1) / count
 
 
-def _largest_host(scores: Tensor, count: int) -> Tensor:
-    """The `count` largest values of each row, in no order; a small vocabulary's `scores` are reordered in place.
+def _largest(scores: Tensor, count: int) -> Tensor:
+    """The `count` largest values of each row, in no order.
 
     torch.topk is slow on a CPU. The largest values lie in the groups with the largest maxima, so a large
     vocabulary is first cut down to `count` groups; numpy's partition then selects within what is left.
     """
-    vocabulary = scores.shape[1]
+    if scores.device.type != "cpu":
+        return scores.topk(count, dim=1, sorted=False).values
+    scores, vocabulary = scores.float(), scores.shape[1]
     groups = vocabulary // _GROUP
     if vocabulary > _DIRECT_PARTITION and groups > count:
         whole = scores[:, : groups * _GROUP].view(-1, groups, _GROUP)
-        chosen = whole.amax(2).topk(count, dim=1, sorted=False).indices
+        last = groups - count
+        chosen = torch.from_numpy(np.argpartition(whole.amax(2).numpy(), last, axis=1)[:, last:])
         kept = whole.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
         scores = torch.cat((kept, scores[:, groups * _GROUP :]), 1)
     first = scores.shape[1] - count
-    scores.numpy().partition(first, axis=1)
-    return scores[:, first:]
+    return torch.from_numpy(np.partition(scores.numpy(), first, axis=1)[:, first:])
 
 
 def normalised(value: Array, minimum: Array, maximum: Array) -> Array:
