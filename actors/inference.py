@@ -116,6 +116,8 @@ class InferenceServer:
         self._tti = tti
 
     async def status(self) -> dict[str, Any]:
+        if self._state == "ready" and self._engine is not None and self._engine.errored:
+            await self._fail("the engine died while nothing was asked of it")
         return {
             "state": self._state,
             "since": self._since,
@@ -131,12 +133,13 @@ class InferenceServer:
         self._state, self._since, self._reason = state, time.time(), reason
 
     async def _fail(self, reason: str) -> None:
-        self._enter("failed", reason)
-        await self._close(reason)
+        if self._state != "failed":
+            self._enter("failed", reason)
+            await self._close(reason)
 
     async def _close(self, reason: str) -> None:
         self._open.set()  # who waits for an update to end sees the state
-        for task in list(self._tasks):
+        for task in self._tasks - {asyncio.current_task()}:
             task.cancel(reason)
         if self._collector is not None:
             self._collector.cancel()

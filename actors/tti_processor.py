@@ -23,7 +23,6 @@ from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor, MoveDi
 
 import actors.weight_transfer  # noqa: F401  registers the weight transfer engine in the worker process
 from actors import uncertainty
-from actors.think_markers import Tokenizer
 from actors.tti_request import Request
 from actors.tti_slots import CONFIDENCE, ENTROPY, M, Slot, SlotTable, known_tokens
 from actors.uncertainty import Array, Settings
@@ -61,12 +60,10 @@ class TTIProcessor(LogitsProcessor):
         self._start(SlotTable(tokenizer, model.get_vocab_size(), max_rows, model.max_model_len, device))
 
     @classmethod
-    def with_tokenizer(
-        cls, tokenizer: Tokenizer, vocabulary: int, max_rows: int, max_length: int, device: str = "cpu"
-    ) -> TTIProcessor:
+    def over(cls, slots: SlotTable) -> TTIProcessor:
         """A processor without an engine (tests, cost measurements)."""
         processor = cls.__new__(cls)
-        processor._start(SlotTable(tokenizer, vocabulary, max_rows, max_length, torch.device(device)))
+        processor._start(slots)
         return processor
 
     def _start(self, slots: SlotTable) -> None:

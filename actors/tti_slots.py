@@ -43,9 +43,17 @@ class SlotTable:
     `measured[slot]`: the pending state holds the token after them; `state` [S, 2, columns]; `history` [S, T, 3]."""
 
     def __init__(
-        self, tokenizer: Tokenizer, vocabulary: int, max_rows: int, max_length: int, device: torch.device
+        self,
+        tokenizer: Tokenizer,
+        vocabulary: int,
+        max_rows: int,
+        max_length: int,
+        device: torch.device,
+        tensors: bool | None = None,
     ) -> None:
-        self.device, self.on_host = device, device.type == "cpu"
+        """`tensors`: keep torch tensors (the default anywhere but on a CPU) rather than numpy arrays."""
+        self.device = device
+        self.on_host = device.type == "cpu" if tensors is None else not tensors
         self._tokenizer, self._max_length = tokenizer, max_length
         self._automaton = build_automaton(token_pieces(tokenizer, vocabulary))
         self.table = ThoughtTable(
@@ -58,7 +66,7 @@ class SlotTable:
         self._free: list[int] = []
         self.window_size, self._history_length = 4, 64
         self.state = self.place(np.zeros((0, 2, len(Column) + self.window_size)))
-        self.history = self.place(np.zeros((0, self._history_length, 3), np.float32))
+        self.history = self.place(np.zeros((0, self._history_length, 3)))
         self.committed = np.zeros(0, np.int64)
         self.measured = np.zeros(0, np.bool_)
         # Requests that left the batch and were never asked for may not pile up: a client need not take statistics.
@@ -127,7 +135,7 @@ class SlotTable:
         queue_length = len(self._queue_lists[slot.queue_id]) if slot.queue_id >= 0 else 0
         thinking = self._automaton.thought_length(known_tokens(slot.output[:count]), slot.request.starts_inside)
         return {
-            "history": history.tobytes(),
+            "history": history.astype(np.float32).tobytes(),
             "fired": FIRED_NAMES[int(last[Column.FIRED])] if fired_at >= 0 else "",
             "fired_at": fired_at,
             "num_forced": max(0, min(count - fired_at, queue_length)) if fired_at >= 0 else 0,
@@ -151,7 +159,7 @@ class SlotTable:
     def _grow(self, count: int) -> None:
         have, xp = len(self.state), np if self.on_host else torch
         self.state = xp.concatenate((self.state, self.place(np.zeros((count, *self.state.shape[1:])))))
-        history = self.place(np.full((count, *self.history.shape[1:]), np.nan, np.float32))
+        history = self.place(np.full((count, *self.history.shape[1:]), np.nan))
         self.history = xp.concatenate((self.history, history))
         self.committed = np.concatenate((self.committed, np.zeros(count, np.int64)))
         self.measured = np.concatenate((self.measured, np.zeros(count, np.bool_)))
@@ -167,7 +175,7 @@ class SlotTable:
             self.window_size = window_size
         if reply_length > self._history_length:
             length = max(reply_length, min(2 * self._history_length, self._max_length))
-            blank = self.place(np.full((len(self.history), length - self._history_length, 3), np.nan, np.float32))
+            blank = self.place(np.full((len(self.history), length - self._history_length, 3), np.nan))
             self.history, self._history_length = xp.concatenate((self.history, blank), 1), length
 
 

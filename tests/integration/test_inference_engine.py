@@ -271,7 +271,8 @@ def test_an_update_refused_beforehand_leaves_the_server_ready(engine: Engine) ->
 
 
 def test_an_update_that_breaks_half_way_makes_the_server_unusable_and_says_so(engine: Engine) -> None:
-    """The last test of an engine: it fails for good."""
+    """The last test of this engine: it fails for good."""
+    full_precision_only(engine)
     live = engine.run(engine.server.status())["version"]
     weights = random_policy.weights_of(engine.model, engine.dtype)
     missing = "model.layers.1.mlp.down_proj.weight"
@@ -294,3 +295,22 @@ def test_an_update_that_breaks_half_way_makes_the_server_unusable_and_says_so(en
         engine.run(engine.reply(0))
     assert not [process for process in children if process.is_running()]
     assert not list(Path("/dev/shm").glob(f"t2po-weights-{psutil.Process().pid}-*"))
+
+
+def test_an_engine_that_is_killed_fails_its_requests_and_says_so(engine: Engine) -> None:
+    """The last test of this engine: it is gone."""
+    if engine.dtype is torch.float32:
+        pytest.skip("the other engine")
+
+    async def scene() -> list[Any]:
+        in_flight = [asyncio.create_task(engine.reply(i, max_tokens=64)) for i in range(4)]
+        await asyncio.sleep(0.1)
+        for process in engine.server._children:
+            process.kill()
+        return await asyncio.wait_for(asyncio.gather(*in_flight, return_exceptions=True), 30)
+
+    replies = engine.run(scene())
+    assert all(isinstance(reply, (Candidate, InferenceError)) for reply in replies)
+    assert any("the engine died" in str(reply) for reply in replies)
+    status = engine.run(engine.server.status())
+    assert status["state"] == "failed" and "the engine died" in status["reason"]

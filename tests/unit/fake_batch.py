@@ -17,6 +17,13 @@ from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
 from actors.tti_processor import TTIProcessor
+from actors.tti_slots import SlotTable
+
+
+def processor_over(pieces: list[str], max_rows: int = 8, max_length: int = 64, tensors: bool = False) -> TTIProcessor:
+    """A processor without an engine; `tensors` takes the path that a GPU takes."""
+    slots = SlotTable(PieceTokenizer(pieces), len(pieces), max_rows, max_length, torch.device("cpu"), tensors)
+    return TTIProcessor.over(slots)
 
 
 class PieceTokenizer:

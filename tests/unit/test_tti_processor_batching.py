@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from actors.tti_processor import TTIProcessor
-from tests.unit.fake_batch import FakeBatch, FakeRequest, PieceTokenizer, fake_request, run_alone
+from tests.unit.fake_batch import FakeBatch, FakeRequest, fake_request, processor_over, run_alone
 
 PIECES = ["<think>", "</think>", "<action>", "</action>", "\n", "<end>", *(f"w{i} " for i in range(58))]
 QUEUE = [1, 4, 2]
 
 
-def new_processor(rows: int = 8) -> TTIProcessor:
-    return TTIProcessor.with_tokenizer(PieceTokenizer(PIECES), len(PIECES), rows, 64)
+def new_processor(rows: int = 8, tensors: bool = False) -> TTIProcessor:
+    return processor_over(PIECES, rows, tensors=tensors)
 
 
 def request_of(number: int, suffix: str = "") -> FakeRequest:
@@ -49,15 +49,16 @@ def assert_same(got: dict[str, Any], expected: dict[str, Any], where: str) -> No
     mine, theirs = (np.frombuffer(s["history"], np.float32) for s in (got, expected))
     np.testing.assert_allclose(mine, theirs, atol=2e-6, err_msg=where)
     np.testing.assert_allclose(got["range"], expected["range"], rtol=1e-7, err_msg=where)
+    np.testing.assert_allclose(got["phi"], expected["phi"], rtol=1e-5, err_msg=where)
     for key in ("fired", "fired_at", "num_forced", "num_think_tokens", "problem"):
         assert got[key] == expected[key], (where, key)
 
 
 @pytest.mark.parametrize("seed", range(12))
 def test_batch_events_change_nothing(seed: int) -> None:
-    """Random arrival, condensing, swaps, preemption, discarded rows and placeholders."""
+    """Random arrival, condensing, swaps, preemption, discarded rows and placeholders; on arrays and on tensors."""
     rng = np.random.default_rng(seed)
-    processor, batch = new_processor(rows=3), None
+    processor = new_processor(rows=3, tensors=seed % 3 == 0)
     batch = FakeBatch(processor)
     waiting = [request_of(seed * 100 + i) for i in range(14)]
     preempted: list[FakeRequest] = []

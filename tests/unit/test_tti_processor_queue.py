@@ -11,7 +11,7 @@ from vllm import SamplingParams
 
 from actors.think_markers import MarkerError, build_automaton, queue_tokens
 from actors.tti_processor import TTIProcessor
-from tests.unit.fake_batch import FakeRequest, PieceTokenizer, fake_request, run_alone
+from tests.unit.fake_batch import FakeRequest, PieceTokenizer, fake_request, processor_over, run_alone
 
 PIECES = ["<think>", "</think>", "<action>", "</action>", "\n", "<end>", *(f"w{i} " for i in range(58))]
 OPEN, CLOSE, ACT, LINE, END = 0, 1, 2, 4, 5
@@ -20,7 +20,7 @@ WORD = 10
 
 
 def new_processor(pieces: list[str] = PIECES) -> TTIProcessor:
-    return TTIProcessor.with_tokenizer(PieceTokenizer(pieces), len(pieces), 4, 256)
+    return processor_over(pieces, 4, 256)
 
 
 def scripted(tokens: dict[int, int], sharpness: Callable[[int], float], otherwise: int = WORD) -> Any:
@@ -193,7 +193,7 @@ def test_the_end_of_a_marker_that_the_model_is_writing_is_not_cut() -> None:
     automaton = build_automaton(pieces)
     assert automaton.run(automaton.first_inside, [1]) > automaton.first_inside
     tokenizer = PieceTokenizer(pieces)
-    processor = TTIProcessor.with_tokenizer(tokenizer, len(pieces), 2, 64)
+    processor = processor_over(pieces, 2)
 
     def at(position: int) -> np.ndarray:
         row = np.zeros(len(pieces), np.float32)

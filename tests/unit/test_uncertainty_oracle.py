@@ -11,10 +11,9 @@ import torch
 from vllm import SamplingParams  # noqa: F401  importing vLLM first keeps its start-up out of the tests' time
 
 from actors.think_markers import DEFAULT_QUEUE
-from actors.tti_processor import TTIProcessor
 from actors.uncertainty import entropy_and_confidence, phi
 from tests.unit import uncertainty_oracle as oracle
-from tests.unit.fake_batch import FakeBatch, FakeRequest, PieceTokenizer, fake_request
+from tests.unit.fake_batch import FakeBatch, FakeRequest, PieceTokenizer, fake_request, processor_over
 
 WORDS = [f"w{i} " for i in range(40)]
 ONE_TOKEN_MARKERS = ["<think>", "</think>", "<action>", "</action>", "\n", "<end>", *WORDS]
@@ -123,16 +122,18 @@ def check(request: FakeRequest, statistics: dict[str, Any], expected: oracle.Ora
     np.testing.assert_allclose(history[sampled, 0], np.array(expected.entropy)[sampled], atol=1e-4, err_msg=where)
     assert statistics["num_think_tokens"] == expected.num_think_tokens, where
     np.testing.assert_allclose(statistics["range"], expected.signal_range, atol=1e-4, rtol=1e-5, err_msg=where)
+    np.testing.assert_allclose(statistics["phi"], expected.phi, rtol=2e-3, err_msg=where)
     np.testing.assert_allclose(phi(m), expected.phi, rtol=2e-3, err_msg=where)
     return True
 
 
 @pytest.mark.parametrize("pieces", [ONE_TOKEN_MARKERS, SPLIT_MARKERS], ids=["one token a marker", "several"])
-@pytest.mark.parametrize("count", [240, pytest.param(5000, marks=pytest.mark.slow)])
-def test_replies_agree_with_the_oracle(pieces: list[str], count: int) -> None:
+@pytest.mark.parametrize("tensors", [False, True], ids=["arrays", "tensors"])
+@pytest.mark.parametrize("count", [240, pytest.param(5000, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_replies_agree_with_the_oracle(pieces: list[str], count: int, tensors: bool) -> None:
     tokenizer = PieceTokenizer(pieces)
     queue = tokenizer.encode(DEFAULT_QUEUE, add_special_tokens=False)
-    processor = TTIProcessor.with_tokenizer(tokenizer, len(pieces), 8, 64)
+    processor = processor_over(pieces, tensors=tensors)
     compared, fired = 0, {"": 0, "uncertainty": 0, "cap": 0}
     for first in range(0, count, 24):
         made = make_requests(24, first, pieces, queue)
