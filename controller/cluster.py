@@ -18,11 +18,11 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from actors.rollout import PlaySettings
+from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
+from controller.part_settings import play_settings, router_settings, sampling_specs, turn_timeout_s
 from controller.ray_session import RaySession
-from controller.router import RouterSettings
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -33,6 +33,9 @@ OBJECT_STORE_BYTES = 512 * 2**20
 PING_EVERY_S = 2.0
 PING_TIMEOUT_S = 60.0
 """An actor that answers nothing for so long is taken for frozen, killed and replaced."""
+
+ROUTER_GRACE_S = 30.0
+"""An environment actor waits so much longer for a turn than the router does, so that the router says why."""
 
 MAX_RESTARTS = 5
 """Restarts of one part in a run; one more death ends the run with its cause."""
@@ -82,7 +85,7 @@ class Cluster:
 
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self._create_inference() for name in names}
-        self.router = RouterActor.remote(self._router_settings())
+        self.router = RouterActor.remote(router_settings(self.config))
         self.env = [self._create_env() for _ in range(self.config.rollout.num_env_actors)]
         starts = [self._start_inference(name) for name in names]
         starts += [self._start_env(index) for index in range(len(self.env))]
@@ -93,51 +96,16 @@ class Cluster:
             for start in starts:
                 group.create_task(start)
 
-    def _router_settings(self) -> RouterSettings:
-        config = self.config
-        return RouterSettings(
-            run_seed=config.seed,
-            tds=config.tds,
-            sampling={},
-            tds_in_eval=config.eval.interventions,
-            request_timeout_s=config.inference.request_timeout_s,
-            turn_timeout_s=self._turn_timeout_s,
-        )
-
     def _sampling_refs(self) -> dict[str, Any]:
         """By reference: what the router only passes on, it need not be able to read (the class imports torch)."""
         import ray
 
-        from actors.inference import SamplingSpec
-
-        config = self.config
-        sampling = {
-            "train": SamplingSpec(
-                temperature=1.0,
-                top_p=1.0,
-                top_k=0,
-                max_tokens=config.inference.response_tokens,
-                tti=config.tti.enabled,
-            ),
-            "eval": SamplingSpec(
-                temperature=config.eval.temperature,
-                top_p=config.eval.top_p,
-                top_k=config.eval.top_k,
-                max_tokens=config.inference.response_tokens,
-                tti=config.tti.enabled and config.eval.interventions,
-            ),
-        }
-        return {name: ray.put(spec) for name, spec in sampling.items()}
+        return {name: ray.put(spec) for name, spec in sampling_specs(self.config).items()}
 
     @property
     def _start_timeout_s(self) -> float:
         """Every process imports torch or Ray, and they all do it at the same time: the engine's deadline is theirs."""
         return self.config.inference.start_timeout_s
-
-    @property
-    def _turn_timeout_s(self) -> float:
-        """A turn survives the restart of its server."""
-        return self.config.inference.request_timeout_s + self.config.inference.start_timeout_s
 
     def _create_inference(self) -> Any:
         from actors.inference_actor import InferenceActor
@@ -152,13 +120,8 @@ class Cluster:
     def _create_env(self) -> Any:
         from actors.env_actor import EnvActor
 
-        config = self.config
-        settings = PlaySettings(
-            env=config.env,
-            prompt_tokens=config.inference.prompt_tokens,
-            env_step_timeout_s=config.rollout.env_step_timeout_s,
-        )
-        return EnvActor.remote(settings, str(self.policy), self.router, self._turn_timeout_s + 30.0)
+        patience_s = turn_timeout_s(self.config) + ROUTER_GRACE_S
+        return EnvActor.remote(play_settings(self.config), str(self.policy), self.router, patience_s)
 
     async def _start_env(self, index: int) -> None:
         await self._up(f"env-{index}", self.env[index].status.remote(), self._start_timeout_s)
@@ -352,18 +315,3 @@ def describe(status: dict[str, Any]) -> str:
     if "idle_envs" in status:
         return f"{status['live']} trajectories, {status['steps']} steps, {status['memory_mb']:.0f} MB"
     return f"{status['live_trajectories']} trajectories, {sum(status['in_flight'].values())} requests"
-
-
-def innermost(error: BaseException) -> BaseException:
-    """The first failure inside exception groups: what a person has to know."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
-
-
-def cause_of(error: BaseException) -> str:
-    """What something died of, in one line: exception groups and Ray's own wrapping left out."""
-    inner = innermost(error)
-    inner = getattr(inner, "cause", None) or inner
-    lines = [line for line in str(inner).strip().splitlines() if line.strip()]
-    return f"{type(inner).__name__}: {lines[-1].strip() if lines else ''}"

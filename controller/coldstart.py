@@ -122,7 +122,8 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
 def _build(config: RunConfig, folder: Path, report: Report) -> None:
     if not Path("/dev/nvidiactl").exists():  # else DeepSpeed prints a warning while it looks for an accelerator
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    from learner.finetune import FinetuneProgress, finetune
+    from learner.finetune import FinetuneProgress
+    from learner.finetune_ranks import finetune_in_processes
 
     demonstrations = collect_demonstrations(config)
     report(f"cold start: {len(demonstrations)} demonstrated turns on {config.coldstart.num_trajectories} tasks")
@@ -147,7 +148,9 @@ def _build(config: RunConfig, folder: Path, report: Report) -> None:
             )
 
     weight = config.coldstart.prompt_loss_weight
-    finetune(base, folder, pairs, config.coldstart, config.seed, prompt_loss_weight=weight, on_progress=on_progress)
+    finetune_in_processes(
+        base, folder, pairs, config.coldstart, config.seed, prompt_loss_weight=weight, on_progress=on_progress
+    )
     shutil.rmtree(base, ignore_errors=True)
 
 

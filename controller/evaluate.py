@@ -18,8 +18,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from actors.rollout import TrajectorySpec
+from controller.causes import innermost
 from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster, innermost
+from controller.cluster import Cluster
 from controller.coldstart import check_policy
 from controller.config import RunConfig, merge, parse_overrides, validate
 from controller.durable_files import write_whole

@@ -62,25 +62,34 @@ def rollout_metrics(groups: Sequence[TrajectoryGroup], version: int) -> dict[str
     return {
         "success": mean(trajectory.won for trajectory in trajectories),
         "reward": mean(trajectory.total_reward for trajectory in trajectories),
+        "groups_without_signal": mean(_without_signal(group) for group in groups),
         "turns": mean(len(trajectory.turns) for trajectory in trajectories),
+        "turns_of_success": mean(len(trajectory.turns) for trajectory in trajectories if trajectory.won),
         "trajectory_tokens": mean(_tokens(t.accepted for t in trajectory.turns) for trajectory in trajectories),
         "invalid": mean(not turn.valid for turn in turns),
         "format_invalid": mean(not turn.format_valid for turn in turns),
         "entropy": mean_of_arrays([candidate.entropy for candidate in accepted]),
         "uncertainty": mean_of_arrays([candidate.uncertainty for candidate in accepted]),
         "phi": mean(candidate.phi for candidate in accepted),
+        "gamma": mean(candidate.gamma for candidate in accepted),
         "think_tokens": mean(candidate.num_think_tokens for candidate in accepted),
         "forced_share": mean(bool(candidate.fired) for candidate in accepted),
         "forced_by_cap": mean(candidate.fired == "cap" for candidate in accepted),
         "interventions": sum(bool(candidate.fired) for candidate in accepted + rejected) / count,
         "resamples": len(rejected) / count,
         "rejected_tokens": _tokens(rejected) / count,
+        "truncated": mean(candidate.finish_reason == "length" for candidate in accepted),
         "staleness": mean(staleness),
         "staleness_max": float(max(staleness, default=0)),
         "trajectories": float(len(trajectories)),
         "accepted_turns": float(len(turns)),
         "sampled_tokens": float(_tokens(accepted) + _tokens(rejected)),
     }
+
+
+def _without_signal(group: TrajectoryGroup) -> bool:
+    rewards = [trajectory.total_reward for trajectory in group.trajectories]
+    return max(rewards) - min(rewards) < 1e-9
 
 
 def mean(values: Iterable[float]) -> float:

@@ -16,7 +16,8 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors.rollout import EnvTimeout, ReplayMismatch, TrajectorySpec
 from controller.busy import BusyMeter
-from controller.cluster import Cluster, cause_of
+from controller.causes import cause_of
+from controller.cluster import Cluster
 from controller.deadline import DeadlineError, bounded
 from envs.records import Trajectory, Turn
 

@@ -37,8 +37,9 @@ from typing import Any
 
 from controller.audit import AuditLog
 from controller.busy import BusyMeter
+from controller.causes import cause_of, innermost
 from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster, cause_of, describe, innermost
+from controller.cluster import Cluster, describe
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
 from controller.evaluate import comparison, evaluate, lines_of, was_evaluated, write_result

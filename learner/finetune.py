@@ -1,7 +1,7 @@
 """Supervised fine-tuning of a causal LM on demonstrations (prompt, reply), before RL.
 
-Owns: `finetune` and its schedule. Called by the controller's cold start, in a process of its own. Must
-not know: where demonstrations come from, environments, Ray.
+Owns: `finetune` (one rank of it) and its schedule. Called by `learner.finetune_ranks`, in a process of its
+own. Must not know: where demonstrations come from, who started the other ranks, environments, Ray.
 
 It runs on the same DeepSpeed engine as RL: measured within a few per cent of a plain torch loop
 (bench/learner.py), so a second update path is not worth having.
@@ -81,14 +81,20 @@ def finetune(
     weight_decay: float = 0.01,
     grad_clip: float = 1.0,
     on_progress: Callable[[FinetuneProgress], None] | None = None,
+    rank: int = 0,
+    port: int = 0,
 ) -> dict[str, float]:
     """Train the model of `model_path` on (prompt_ids, reply_ids) pairs, write it and its tokenizer to `folder`.
 
     The loss is the mean negative log-probability over reply tokens, plus `prompt_loss_weight` times
-    that of the prompt tokens in the same weighted mean. Deterministic by seed as long as the deadline
-    `settings.max_duration_s` (counted from the call) does not bind; when the measured speed says that
-    it will, the schedule follows the clock instead of the step count, so that the learning rate still
-    comes down. Returns metrics; raises FinetuneError when the loss or gradients stop being finite.
+    that of the prompt tokens in the same weighted mean. Deterministic by seed and number of ranks as
+    long as the deadline `settings.max_duration_s` (counted from the call) does not bind; when the
+    measured speed says that it will, the schedule follows the clock instead of the step count, so that
+    the learning rate still comes down. Returns metrics; raises FinetuneError when the loss or gradients
+    stop being finite.
+
+    With `settings.num_ranks` above 1 each rank calls this with the same arguments but its own `rank`;
+    they meet at `port` of this machine and share every batch. Rank 0 writes and reports progress.
     """
     start = time.monotonic()
     if not demonstrations:
@@ -97,7 +103,7 @@ def finetune(
         raise ValueError(f"finetune: prompt_loss_weight must be from 0 to 1, got {prompt_loss_weight}")
     torch.set_num_threads(settings.num_threads)
     torch.manual_seed(seed)
-    join_ranks()
+    join_ranks(rank, settings.num_ranks, port=port)
     policy = load_policy(model_path, DTYPES[dtype])
     _check_token_ids(demonstrations, policy.config.vocab_size)
     engine = start_engine(
@@ -108,12 +114,13 @@ def finetune(
     metrics = trainer.run()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in policy.parameters()):
         raise FinetuneError("the trained weights are not finite; lower coldstart.lr. Nothing was written")
-    write_model_folder(folder, policy, AutoTokenizer.from_pretrained(model_path, local_files_only=True))
+    if rank == 0:
+        write_model_folder(folder, policy, AutoTokenizer.from_pretrained(model_path, local_files_only=True))
     return {**metrics, "duration_s": time.monotonic() - start}
 
 
 class _Trainer:
-    """The loop over the planned batches of one `finetune` call."""
+    """The loop over the planned batches of one `finetune` call. Every rank plans the same batches."""
 
     def __init__(
         self,
@@ -131,6 +138,7 @@ class _Trainer:
         self._prompt_loss_weight = prompt_loss_weight
         self._start = start
         self._on_progress = on_progress
+        self._rank, self._num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
         lengths = np.array([len(prompt) + len(reply) for prompt, reply in demonstrations])
         self._plan = [
             (epoch, members)
@@ -143,15 +151,15 @@ class _Trainer:
         loss, progress = math.nan, 0.0
         tokens = skipped = skipped_in_row = steps = 0
         train_start = time.monotonic()
-        allowed_s = self._settings.max_duration_s - (train_start - self._start)
+        allowed_s = self._of_rank_0(self._settings.max_duration_s - (train_start - self._start))
         for epoch, members in self._plan:
-            elapsed_s = time.monotonic() - train_start
+            elapsed_s = self._of_rank_0(time.monotonic() - train_start)
             if elapsed_s >= allowed_s:
                 break
             progress = max(progress, _progress(steps, total, elapsed_s, allowed_s))
             lr = self._settings.lr * learning_rate_share(max(progress, 0.5 / total))
             set_learning_rate(self._engine, lr)
-            loss, batch_tokens = self._accumulate([self._demonstrations[index] for index in members])
+            loss, batch_tokens = self._accumulate(members)
             result = guarded_step(self._engine)
             steps += 1
             tokens += batch_tokens
@@ -183,30 +191,45 @@ class _Trainer:
             "stopped_by_deadline": float(steps < total),
         }
 
-    def _accumulate(self, demonstrations: list[tuple[Int32, Int32]]) -> tuple[float, int]:
-        """Forward and backward over one optimizer batch; returns its weighted mean loss and its tokens."""
-        score_prompt = self._prompt_loss_weight > 0.0
+    def _accumulate(self, members: list[int]) -> tuple[float, int]:
+        """Forward and backward over this rank's part of an optimizer batch; the whole batch's loss and tokens."""
+        prompt_weight = self._prompt_loss_weight
+        by_length = sorted(members, key=lambda index: (-sum(map(len, self._demonstrations[index])), index))
+        # A rank without a sequence takes part with weight 0: every rank must have gradients to reduce.
+        mine = [self._demonstrations[index] for index in by_length[self._rank :: self._num_ranks] or by_length[:1]]
+        share = float(len(by_length) > self._rank)
         weights = [
             np.concatenate(
                 [
-                    np.full((len(prompt) - 1) * score_prompt, self._prompt_loss_weight, dtype=np.float32),
-                    np.ones(len(reply), dtype=np.float32),
+                    np.full((len(prompt) - 1) * (prompt_weight > 0.0), share * prompt_weight, dtype=np.float32),
+                    np.full(len(reply), share, dtype=np.float32),
                 ]
             )
-            for prompt, reply in demonstrations
+            for prompt, reply in mine
         ]
-        normaliser = float(sum(weight.sum(dtype=np.float64) for weight in weights))
+        batch = [self._demonstrations[index] for index in members]
+        normaliser = sum(len(reply) + prompt_weight * (len(prompt) - 1) for prompt, reply in batch)
         device = self._engine.device
-        total, tokens = 0.0, 0
-        for batch in pack(demonstrations, MICRO_BATCH_TOKENS, score_prompt=score_prompt):
+        total = torch.zeros((), device=device)
+        for packed in pack(mine, MICRO_BATCH_TOKENS, score_prompt=prompt_weight > 0.0):
             log_probs, _ = self._engine(
-                batch.input_ids.to(device), batch.positions.to(device), batch.targets.to(device)
+                packed.input_ids.to(device), packed.positions.to(device), packed.targets.to(device)
             )
-            loss = -(log_probs * batch.in_order(weights).to(device)).sum() / normaliser
-            self._engine.backward(loss, scale_wrt_gas=False)
-            total += float(loss.detach())
-            tokens += batch.num_sequence_tokens
-        return total, tokens
+            loss = -(log_probs * packed.in_order(weights).to(device)).sum() / normaliser
+            # DeepSpeed takes the mean over ranks; the parts of a batch are to be summed.
+            self._engine.backward(loss * self._num_ranks, scale_wrt_gas=False)
+            total += loss.detach()
+        if self._num_ranks > 1:
+            torch.distributed.all_reduce(total)
+        return float(total), sum(len(prompt) + len(reply) for prompt, reply in batch)
+
+    def _of_rank_0(self, value: float) -> float:
+        """Rank 0's value, on every rank: clocks differ, decisions must not."""
+        if self._num_ranks == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64, device=self._engine.device)
+        torch.distributed.broadcast(shared, src=0)
+        return float(shared)
 
 
 def shuffled_batches(lengths: np.ndarray, batch_tokens: int, rng: np.random.Generator) -> Iterator[list[int]]:

@@ -76,15 +76,14 @@ class Learner:
     def train_step(self, groups: Sequence[TrajectoryGroup], version: int) -> dict[str, float]:
         """Train on `groups`; `version` is the policy version that the learner holds (the next one is + 1).
 
-        Metrics: those of the rollouts (`learner.samples`), of the loss (`learner.loss`), and
+        Metrics: those of the advantages (`learner.samples`), of the loss (`learner.loss`), and
         `mismatch_kl`, `mismatch_log_ratio` (KL(behaviour || learner) by k3 and the plain mean log-ratio,
         nats a token, before the first update; `mismatch_kl_fresh` on samples of this version only),
-        `grad_norm`, `lr`, `updates`, `updates_skipped`, `staleness_mean`/`_max` (versions),
-        `padding_share`, `train_tokens`, `train_s`, `train_tokens_per_s`.
+        `grad_norm`, `lr`, `updates`, `updates_skipped`, `padding_share`, `train_tokens`, `train_s`,
+        `train_tokens_per_s`.
         """
         start = time.monotonic()
         samples, metrics = build_samples(groups, self._advantage)
-        ages = np.array([version - sample.policy_version for sample in samples], dtype=np.float64)
         sums, first, fresh = LossSums(), LossSums(), LossSums()
         steps: list[StepResult] = []
         tokens, cells, real = 0, 0, 0
@@ -112,8 +111,6 @@ class Learner:
                 metrics[f"mismatch_log_ratio{prefix}"] = source["log_ratio_mean"]
         if steps:
             metrics["grad_norm"] = float(np.mean([step.grad_norm for step in steps]))
-        if len(ages):
-            metrics["staleness_mean"], metrics["staleness_max"] = float(ages.mean()), float(ages.max())
         metrics.update(
             lr=self._learning_rate(),
             updates=float(sum(step.applied for step in steps)),

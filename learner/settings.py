@@ -74,4 +74,7 @@ class ColdstartSettings(Section):
     lr: float = Field(2e-3, gt=0, lt=1, description="Peak learning rate.")
     batch_tokens: int = Field(8192, ge=64, description="Tokens of one optimizer step.")
     max_duration_s: float = Field(420.0, gt=0, description="Training is stopped after this long, seconds.")
-    num_threads: int = Field(2, ge=1, description="CPU threads.")
+    num_ranks: int = Field(
+        1, ge=1, le=64, description="Processes that share each batch; on a CPU two with one thread beat one with two."
+    )
+    num_threads: int = Field(1, ge=1, description="CPU threads of one rank.")

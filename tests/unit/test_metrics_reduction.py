@@ -47,6 +47,8 @@ def test_reduction_counts_turns_and_tokens_by_hand() -> None:
     assert values["success"] == 0.5
     assert values["reward"] == 5.0
     assert values["turns"] == 1.5
+    assert values["turns_of_success"] == 2.0
+    assert values["groups_without_signal"] == 0.0
     assert values["trajectory_tokens"] == (6 + 3) / 2
     assert values["invalid"] == pytest.approx(1 / 3)
     assert values["forced_share"] == pytest.approx(1 / 3)
@@ -65,6 +67,7 @@ def test_nothing_measured_is_nan_and_never_zero() -> None:
     values = rollout_metrics([], version=0)
     assert math.isnan(values["success"])
     assert math.isnan(values["entropy"])
+    assert math.isnan(values["turns_of_success"])
     assert values["trajectories"] == 0.0
 
 

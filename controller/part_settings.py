@@ -1,0 +1,58 @@
+"""What each part of a run is told, from the run's configuration.
+
+Owns: the mapping from `RunConfig` to the settings of router, environment actors and sampling. Called by
+`controller.cluster`. Must not know: actors' handles, Ray.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from actors.rollout import PlaySettings
+from controller.config import RunConfig
+from controller.router import RouterSettings
+
+if TYPE_CHECKING:
+    from actors.inference import SamplingSpec
+
+
+def turn_timeout_s(config: RunConfig) -> float:
+    """Longest time for one turn, resamples included: it survives the restart of its server."""
+    return config.inference.request_timeout_s + config.inference.start_timeout_s
+
+
+def router_settings(config: RunConfig) -> RouterSettings:
+    return RouterSettings(
+        run_seed=config.seed,
+        tds=config.tds,
+        sampling={},
+        tds_in_eval=config.eval.interventions,
+        request_timeout_s=config.inference.request_timeout_s,
+        turn_timeout_s=turn_timeout_s(config),
+    )
+
+
+def play_settings(config: RunConfig) -> PlaySettings:
+    return PlaySettings(
+        env=config.env,
+        prompt_tokens=config.inference.prompt_tokens,
+        env_step_timeout_s=config.rollout.env_step_timeout_s,
+    )
+
+
+def sampling_specs(config: RunConfig) -> dict[str, SamplingSpec]:
+    """By purpose. Training samples the policy itself: temperature 1, nothing cut off."""
+    from actors.inference import SamplingSpec
+
+    return {
+        "train": SamplingSpec(
+            temperature=1.0, top_p=1.0, top_k=0, max_tokens=config.inference.response_tokens, tti=config.tti.enabled
+        ),
+        "eval": SamplingSpec(
+            temperature=config.eval.temperature,
+            top_p=config.eval.top_p,
+            top_k=config.eval.top_k,
+            max_tokens=config.inference.response_tokens,
+            tti=config.tti.enabled and config.eval.interventions,
+        ),
+    }
