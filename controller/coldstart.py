@@ -24,7 +24,7 @@ from envs.panel import load_panel
 from envs.seeds import derive_seed
 
 Report = Callable[[str], None]
-DEMONSTRATION_VERSION = 1
+DEMONSTRATION_VERSION = 2
 """Raised when demonstrations or the embedded model change, so that a cached start policy is not reused."""
 
 

@@ -99,9 +99,9 @@ def train_tokenizer(
 def build_model(
     tokenizer: PreTrainedTokenizerFast,
     seed: int,
-    hidden: int = 192,
+    hidden: int = 128,
     layers: int = 4,
-    head_dim: int = 64,
+    head_dim: int = 32,
     context: int = 1024,
 ) -> Qwen3ForCausalLM:
     """A freshly initialised Qwen3-shaped model for the tokenizer; the same weights for the same seed."""

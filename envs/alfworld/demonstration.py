@@ -130,22 +130,26 @@ class Demonstrator:
         return command, thought
 
     def _phrase(self, command: str, plan: str) -> str:
-        """A thought: what is wanted, the decision, and now and then a restatement that adds nothing."""
+        """A thought: how matters stand, the decision, and now and then a restatement that adds nothing.
+
+        The thing that matters comes right before what is said of it: a small model finds a thing in the list of
+        commands by the word that it has just written.
+        """
         wish, rng = self.wish, self.rng
-        place = command[6:] if command.startswith("go to ") else self.here
-        wanted = {
-            "search": f"i need a {wish.target}.",
-            "take": f"here is the {wish.target}.",
-            "carry": f"i have the {wish.target}.",
-            "lamp": f"i have the {wish.target}. i need a {wish.lamp}.",
-            "use": f"here is the {wish.lamp}.",
-            "process": f"i can {wish.treatment} the {wish.target}.",
-            "place": f"i am at the {wish.parent}.",
-            "open": f"the {wish.parent} is closed.",
-            "drop": f"i do not need the {_kind(self.holding)}." if self.holding else "",
+        target = wish.target
+        goal = _STATION[wish.treatment] if wish.treatment and not self.processed else wish.parent
+        standing = {
+            "search": f"{target} not here.",
+            "take": f"{target} is here.",
+            "carry": f"{target} in hand. to {goal}.",
+            "lamp": f"{target} in hand. {wish.lamp} not here.",
+            "use": f"{target} in hand. {wish.lamp} is here.",
+            "process": f"{target} in hand. to {wish.treatment}.",
+            "place": f"{target} in hand. {wish.parent} is here.",
+            "open": f"{target} in hand. {wish.parent} is closed.",
+            "drop": f"{_kind(self.holding)} in hand. that is wrong." if self.holding else "",
         }[plan]
-        decision = f"next: go to {place}." if command.startswith("go to ") else f"next: {command}."
-        thought = f"{wanted} {decision}"
+        thought = f"{standing} next: {command}."
         restatements = [
             f"so the next step is: {command}.",
             f"yes, {command}.",

@@ -53,7 +53,7 @@ def test_kept_shares_thin_out_searches() -> None:
     def searches(kept: float) -> float:
         config = validate({"coldstart": {"num_trajectories": 60, "kept_searches": kept, "kept_detours": 1.0}}, "test")
         turns = collect_demonstrations(config)
-        return sum("<think>i need a" in reply for _, reply in turns) / len(turns)
+        return sum("not here. next: " in reply for _, reply in turns) / len(turns)
 
     assert searches(0.2) < 0.6 * searches(1.0)
 
