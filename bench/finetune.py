@@ -40,9 +40,7 @@ def measure(model: Path, out: Path, pairs: list, ranks: int, threads: int, secon
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--layouts", nargs="+", default=["1x1", "1x2", "2x1"])
-    parser.add_argument(
-        "--seconds", type=float, default=30.0, help="training time of a measurement"
-    )
+    parser.add_argument("--seconds", type=float, default=30.0, help="training time of a measurement")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=20000)
     args = parser.parse_args()
