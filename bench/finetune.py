@@ -44,13 +44,14 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--sequences", type=int, default=20000)
     args = parser.parse_args()
-    from learner.tiny_policy import build_model, save_policy
+    from learner.export import write_model_folder
+    from learner.tiny_policy import build_model
 
     pairs = random_pairs(args.sequences, prompt=(25, 70), reply=(12, 40))
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder, "model")
         tokenizer = tiny_tokenizer()
-        save_policy(build_model(tokenizer, 0), tokenizer, model)
+        write_model_folder(model, build_model(tokenizer, 0), tokenizer)
         best = dict.fromkeys(args.layouts, 0.0)
         for _ in range(args.repeats):
             for layout in args.layouts:

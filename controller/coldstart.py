@@ -148,8 +148,17 @@ def _build(config: RunConfig, folder: Path, report: Report) -> None:
             )
 
     weight = config.coldstart.prompt_loss_weight
-    finetune_in_processes(
+    result = finetune_in_processes(
         base, folder, pairs, config.coldstart, config.seed, prompt_loss_weight=weight, on_progress=on_progress
+    )
+    report(
+        f"cold start: done, {result['tokens']:,.0f} tokens in {result['duration_s']:.0f} s"
+        + (
+            f"; shortened by coldstart.max_duration_s = {config.coldstart.max_duration_s:.0f}, so another machine "
+            "would get another policy"
+            if result["stopped_by_deadline"]
+            else ""
+        )
     )
     shutil.rmtree(base, ignore_errors=True)
 
@@ -164,14 +173,15 @@ def _base_policy(config: RunConfig, demonstrations: list[tuple[str, str]], folde
         shutil.copytree(fetch_smollm2(Path(config.runs_dir) / ".policies" / "download"), folder)
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     from envs.alfworld.demonstration import type_names
-    from learner.tiny_policy import build_model, save_policy, train_tokenizer
+    from learner.export import write_model_folder
+    from learner.tiny_policy import build_model, train_tokenizer
 
     messages = [message for message, _ in demonstrations]
     replies = [reply for _, reply in demonstrations[:5000]]
     tokenizer = train_tokenizer(messages, replies, type_names())
     context = config.inference.prompt_tokens + config.inference.response_tokens
     model = build_model(tokenizer, derive_seed(config.seed, "weights"), context=context)
-    save_policy(model, tokenizer, folder)
+    write_model_folder(folder, model, tokenizer)
     return tokenizer
 
 

@@ -1,7 +1,7 @@
 """Plain Hugging Face folders: written completely or not at all.
 
-Owns: `write_model_folder`. Called by `learner.learner`, `learner.finetune` and `learner.smollm2`. Must
-not know: training.
+Owns: `write_model_folder`. Called by `learner.learner`, `learner.finetune`, `learner.smollm2` and the cold start.
+Must not know: training.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
 
 
 def write_model_folder(
@@ -22,8 +23,10 @@ def write_model_folder(
 ) -> None:
     """Write config, safetensors (of `weights` where given) and tokenizer to `folder`, replacing what was there.
 
-    Everything is written to a neighbour folder first and renamed at the end.
+    The folder is a plain Hugging Face one, which vLLM and transformers load. Everything is written to a
+    neighbour folder first and renamed at the end.
     """
+    transformers_logging.disable_progress_bar()
     folder = Path(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     fresh = folder.with_name(f".{folder.name}.{os.getpid()}.new")

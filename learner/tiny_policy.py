@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -162,9 +161,3 @@ def _compose_names(embedding: torch.Tensor, tokenizer: PreTrainedTokenizerFast) 
                         vectors[key] = 0.7 * scale * torch.randn_like(embedding[0])
                     total = total + vectors[key]
             embedding[index] = total
-
-
-def save_policy(model: Qwen3ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Writes a plain Hugging Face folder that vLLM and transformers load."""
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

@@ -11,9 +11,10 @@ from pathlib import Path
 from controller.coldstart import collect_demonstrations
 from controller.config import RunConfig, validate
 from envs.chat import encode_prompt, encode_reply
+from learner.export import write_model_folder
 from learner.finetune import finetune
 from learner.settings import ColdstartSettings
-from learner.tiny_policy import build_model, save_policy, train_tokenizer
+from learner.tiny_policy import build_model, train_tokenizer
 
 THOUGHTS = ("go on.", "let me see.", "next step.", "look around first.", "i need it. let me go on.")
 
@@ -29,7 +30,7 @@ def make_quick_policy(folder: Path, seconds: float = 40.0) -> Path:
     messages, replies = [message for message, _ in turns], [reply for _, reply in turns]
     tokenizer = train_tokenizer(messages, replies, ["table", "drawer", "cabinet"])
     base = folder.with_name(folder.name + "-base")
-    save_policy(build_model(tokenizer, seed=0, hidden=128, layers=2), tokenizer, base)
+    write_model_folder(base, build_model(tokenizer, seed=0, hidden=128, layers=2), tokenizer)
     pairs = [(encode_prompt(tokenizer, message), encode_reply(tokenizer, reply)) for message, reply in turns]
     settings = ColdstartSettings(
         epochs=12, lr=5e-3, batch_tokens=2048, max_duration_s=seconds, num_threads=1, num_trajectories=60
