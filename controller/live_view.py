@@ -67,7 +67,7 @@ def render(state: ViewState, now: float) -> RenderableType:
     body.add_row("turns", number(v.get("turns")), "M", number(v.get("uncertainty")), "KL", number(policy_kl(v)))
     body.add_row("tokens", number(v.get("trajectory_tokens")), "thoughts cut", percent(v.get("forced_share")),
                  "grad norm", number(v.get("grad_norm")))  # fmt: skip
-    body.add_row("invalid", percent(v.get("invalid")), "cuts a turn", number(v.get("interventions")),
+    body.add_row("invalid", percent(v.get("invalid")), "tokens saved a turn", number(v.get("tokens_saved")),
                  "staleness", number(v.get("staleness")))  # fmt: skip
     body.add_row("tokens/s", number(v.get("tokens_per_s")), "resamples a turn", number(v.get("resamples")),
                  "queue", number(v.get("queue_depth")))  # fmt: skip
@@ -139,6 +139,7 @@ def step_line(state: ViewState) -> str:
         f"entropy {number(v.get('entropy'))}",
         f"M {number(v.get('uncertainty'))}",
         f"cut {percent(v.get('forced_share'))}",
+        f"saved {number(v.get('tokens_saved'))}",
         f"resamples {number(v.get('resamples'))}",
         f"KL {number(policy_kl(v))}",
         f"mismatch {number(v.get('mismatch_kl'))}",

@@ -40,6 +40,7 @@ _TABLE = (
     Metric("truncated", "share", "Share of turns whose reply ran into the length limit."),
     Metric("forced_share", "share", "Share of accepted turns whose thought was ended by force."),
     Metric("forced_by_cap", "share", "Share of accepted turns whose thought was ended at the hard cap."),
+    Metric("tokens_saved", "per turn", "Thinking tokens a turn that TTI saved by ending thoughts early, estimated."),
     Metric("interventions", "per turn", "Forced ends of thought a turn, candidates that were thrown away included."),
     Metric("resamples", "per turn", "Candidates thrown away a turn."),
     Metric("rejected_tokens", "per turn", "Tokens of the candidates thrown away a turn."),

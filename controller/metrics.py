@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from controller.tokens_saved import tokens_saved
 from envs.records import Candidate, TrajectoryGroup
 
 
@@ -73,6 +74,7 @@ def rollout_metrics(groups: Sequence[TrajectoryGroup], version: int) -> dict[str
         "phi": mean(candidate.phi for candidate in accepted),
         "gamma": mean(candidate.gamma for candidate in accepted),
         "think_tokens": mean(candidate.num_think_tokens for candidate in accepted),
+        "tokens_saved": _tokens_saved(accepted),
         "forced_share": mean(bool(candidate.fired) for candidate in accepted),
         "forced_by_cap": mean(candidate.fired == "cap" for candidate in accepted),
         "interventions": sum(bool(candidate.fired) for candidate in accepted + rejected) / count,
@@ -85,6 +87,13 @@ def rollout_metrics(groups: Sequence[TrajectoryGroup], version: int) -> dict[str
         "accepted_turns": float(len(turns)),
         "sampled_tokens": float(_tokens(accepted) + _tokens(rejected)),
     }
+
+
+def _tokens_saved(candidates: Sequence[Candidate]) -> float:
+    """Thinking tokens a turn that were never sampled because TTI ended the thought (an estimate)."""
+    lengths = np.array([candidate.num_think_tokens for candidate in candidates], dtype=np.int64)
+    cut = np.array([candidate.fired == "uncertainty" for candidate in candidates], dtype=np.bool_)
+    return tokens_saved(lengths, cut) / max(len(candidates), 1)
 
 
 def _without_signal(group: TrajectoryGroup) -> bool:
