@@ -1,7 +1,7 @@
 """The actors of one run on this machine: created together, watched, replaced when they die, ended together.
 
-Owns: Ray's session, every actor handle, the restart budgets. Called by `controller.train` and
-`controller.evaluate`. Must not know: groups, the queue, checkpoints, or what is trained.
+Owns: Ray's session, every actor handle, how each part is started and found dead. Called by `controller.train`
+and `controller.evaluate`. Must not know: groups, the queue, checkpoints, or what is trained.
 
 Who restarts whom: an environment actor and an inference actor are replaced here (`watch`, or at once when
 a caller reports a death); the router is restarted by Ray and told again which servers there are; a dead
@@ -23,6 +23,8 @@ from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
 from controller.part_settings import play_settings, router_settings, sampling_specs, turn_timeout_s
 from controller.ray_session import RaySession
+from controller.replacements import PartLost, Replacements
+from controller.router_keeper import RouterKeeper
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -36,13 +38,6 @@ PING_TIMEOUT_S = 60.0
 
 ROUTER_GRACE_S = 30.0
 """An environment actor waits so much longer for a turn than the router does, so that the router says why."""
-
-MAX_RESTARTS = 5
-"""Restarts of one part in a run; one more death ends the run with its cause."""
-
-
-class PartLost(RuntimeError):
-    """A part of the run died and cannot be replaced; the message names part and cause."""
 
 
 class Cluster:
@@ -65,15 +60,18 @@ class Cluster:
         self.env: list[Any] = []
         self.router: Any = None
         self.learner: Any = None
-        self.restarts: Counter[str] = Counter()
         self.status: dict[str, dict[str, Any]] = {}
         self._with_learner = with_learner
         model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
         self._session = RaySession(run_folder, object_store_bytes=OBJECT_STORE_BYTES + 3 * model_bytes)
         self._weights: tuple[int, Any] | None = None
-        self._reviving: dict[str, asyncio.Lock] = {}
-        self._router_pid: int | None = None
-        self._sampling: dict[str, Any] = {}
+        self._replacements = Replacements()
+        self._keeper: RouterKeeper
+
+    @property
+    def restarts(self) -> Counter[str]:
+        """By part, in this life of the run."""
+        return self._replacements.restarts
 
     async def start(self) -> None:
         """Brings every part up at the same time. Raises with the part's name when one of them fails."""
@@ -86,10 +84,13 @@ class Cluster:
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self._create_inference() for name in names}
         self.router = RouterActor.remote(router_settings(self.config))
+        self._keeper = RouterKeeper(
+            self.router, self.inference, self._sampling_refs(), self._replacements, self._start_timeout_s
+        )
         self.env = [self._create_env() for _ in range(self.config.rollout.num_env_actors)]
         starts = [self._start_inference(name) for name in names]
         starts += [self._start_env(index) for index in range(len(self.env))]
-        starts.append(self._start_router())
+        starts.append(self._up("router", self._keeper.introduce(), self._start_timeout_s))
         if self._with_learner:
             starts.append(self._start_learner())
         async with asyncio.TaskGroup() as group:
@@ -125,17 +126,6 @@ class Cluster:
 
     async def _start_env(self, index: int) -> None:
         await self._up(f"env-{index}", self.env[index].status.remote(), self._start_timeout_s)
-
-    async def _start_router(self) -> None:
-        await self._up("router", self._introduce_servers(), self._start_timeout_s)
-
-    async def _introduce_servers(self) -> None:
-        """A router that was just (re)started knows no server; turns wait meanwhile."""
-        self._sampling = self._sampling or self._sampling_refs()
-        call = self.router.introduce.remote(self.inference, self._sampling)
-        await bounded(call, self._start_timeout_s, "router: introducing the inference servers")
-        status = await bounded(self.router.status.remote(), PING_TIMEOUT_S, "router: status")
-        self._router_pid = status["pid"]
 
     async def _start_learner(self) -> None:
         from learner.learner_actor import LearnerActor, actor_options
@@ -184,6 +174,8 @@ class Cluster:
 
     async def _publish_to(self, name: str, version: int, weights: Any) -> Any | None:
         while True:
+            # While it is being replaced its handle is that of a server which still starts; it comes up with `weights`.
+            await self._replacements.settled(name)
             actor = self.inference[name]
             try:
                 status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
@@ -198,41 +190,28 @@ class Cluster:
     async def revive_inference(self, name: str, dead: Any, cause: str) -> None:
         """Replaces an inference actor, with the newest weights. Does nothing when somebody else was faster."""
 
-        async def replace() -> None:
-            await bounded(self.router.replace_server.remote(name, None), PING_TIMEOUT_S, f"router: removing {name}")
-            self._kill(dead)
+        async def start() -> None:
+            await self._keeper.tell(name, None)
+            self._kill(self.inference[name])  # the dead one, or an earlier replacement that did not come up
             self.inference[name] = self._create_inference()
             await self._start_inference(name)
             if self._weights is not None:
                 version, weights = self._weights
                 call = self.inference[name].update_weights.remote(version, weights)
                 await bounded(call, self.config.inference.update_timeout_s, f"{name}: weights of version {version}")
-            call = self.router.replace_server.remote(name, self.inference[name])
-            await bounded(call, PING_TIMEOUT_S, f"router: adding {name}")
+            await self._keeper.tell(name, self.inference[name])
 
-        await self._revive(name, lambda: self.inference[name] is dead, replace, cause)
+        await self._replacements.replace(name, lambda: self.inference[name] is dead, start, cause)
 
     async def revive_env(self, index: int, dead: Any, cause: str) -> None:
         """Replaces an environment actor; its trajectories are continued by whoever asked for them."""
 
-        async def replace() -> None:
-            self._kill(dead)
+        async def start() -> None:
+            self._kill(self.env[index])
             self.env[index] = self._create_env()
             await self._start_env(index)
 
-        await self._revive(f"env-{index}", lambda: self.env[index] is dead, replace, cause)
-
-    async def _revive(
-        self, name: str, still_dead: Callable[[], bool], replace: Callable[[], Awaitable[None]], cause: str
-    ) -> None:
-        async with self._reviving.setdefault(name, asyncio.Lock()):
-            if not still_dead():
-                return
-            self.restarts[name] += 1
-            if self.restarts[name] > MAX_RESTARTS:
-                raise PartLost(f"{name} died {self.restarts[name]} times, the budget is {MAX_RESTARTS}; last: {cause}")
-            logger.warning("%s is replaced (%d of %d): %s", name, self.restarts[name], MAX_RESTARTS, cause)
-            await replace()
+        await self._replacements.replace(f"env-{index}", lambda: self.env[index] is dead, start, cause)
 
     async def guarded(self, work: Awaitable[Result]) -> Result:
         """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""
@@ -257,6 +236,8 @@ class Cluster:
             await asyncio.sleep(PING_EVERY_S)
 
     async def _check_inference(self, name: str) -> None:
+        if self._replacements.under_way(name):
+            return
         actor = self.inference[name]
         try:
             status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
@@ -268,6 +249,8 @@ class Cluster:
             await self.revive_inference(name, actor, f"{status['state']}: {status['reason']}")
 
     async def _check_env(self, index: int) -> None:
+        if self._replacements.under_way(f"env-{index}"):
+            return
         actor = self.env[index]
         try:
             self.status[f"env-{index}"] = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"env-{index}: status")
@@ -275,27 +258,14 @@ class Cluster:
             await self.revive_env(index, actor, cause_of(error))
 
     async def _check_router(self) -> None:
-        """Ray restarts the router with the servers of its creation; it has to be told of later ones."""
-        try:
-            status = await bounded(self.router.status.remote(), PING_TIMEOUT_S, "router: status")
-        except DeadlineError:
-            self._kill(self.router, no_restart=False)
-            return
-        except Exception as error:  # the boundary that restarts: Ray does it, within the same budget as ours
-            self.restarts["router"] += 1
-            if self.restarts["router"] > MAX_RESTARTS * 10:
-                raise PartLost(f"router: {cause_of(error)}") from error
-            return
-        if self._router_pid not in (None, status["pid"]):
-            logger.warning("router was restarted")
-            await self._introduce_servers()
-        self.status["router"] = status
+        if status := await self._keeper.check():
+            self.status["router"] = status
 
     @staticmethod
-    def _kill(actor: Any, *, no_restart: bool = True) -> None:
+    def _kill(actor: Any) -> None:
         import ray
 
-        ray.kill(actor, no_restart=no_restart)
+        ray.kill(actor)
 
     async def stop(self) -> None:
         """Ends every part; no process is left. Engines get a moment to end by themselves."""

@@ -1,0 +1,172 @@
+"""A dead engine is replaced once, by one of those who notice, and its successor is left alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from controller.cluster import Cluster
+from controller.config import RunConfig
+from controller.replacements import MAX_RESTARTS, PartLost, Replacements
+from controller.router_keeper import RouterKeeper
+from tests.unit.fake_actors import Handle
+
+NAME = "inference-0"
+
+
+class Engine:
+    """An inference server: it starts when it is let, and takes weights only when it is up, as the real one."""
+
+    def __init__(self, let: asyncio.Event, fails: bool = False) -> None:
+        self.let = let
+        self.fails = fails
+        self.state = "new"
+        self.version = 0
+
+    async def start(self, *arguments: Any) -> None:
+        self.state = "starting"
+        await self.let.wait()
+        if self.fails:
+            raise MemoryError("the engine did not fit")
+        self.state = "ready"
+
+    def status(self) -> dict[str, Any]:
+        return {"state": self.state, "reason": "", "version": self.version, "in_flight": 0}
+
+    def update_weights(self, version: int, weights: Any) -> SimpleNamespace:
+        if self.state != "ready":
+            raise RuntimeError(f"inference server is {self.state}")
+        self.version = version
+        return SimpleNamespace(version=version)
+
+
+class Router:
+    def __init__(self) -> None:
+        self.servers: dict[str, Any] = {}
+
+    def replace_server(self, name: str, actor: Any) -> None:
+        self.servers[name] = actor
+
+    def status(self) -> dict[str, Any]:
+        return {"pid": 1}
+
+    def introduce(self, servers: dict[str, Any], sampling: dict[str, Any]) -> None:
+        self.servers = servers
+
+
+class OfflineCluster(Cluster):
+    """The cluster with one engine and a router, without Ray. `fails(n)`: replacement number n does not start."""
+
+    def __init__(self, folder: Path, fails: Callable[[int], bool] = lambda number: False) -> None:
+        super().__init__(RunConfig(), folder, run_folder=None, with_learner=False)
+        self.let = asyncio.Event()
+        self.fails = fails
+        self.created = 0
+        self.killed: list[Any] = []
+        self.inference = {NAME: Handle(Engine(self.let))}
+        self.inference[NAME].part.state = "ready"
+        self.router = Handle(Router())
+        self._replacements = Replacements(retry_pause_s=0)
+        self._keeper = RouterKeeper(self.router, self.inference, {}, self._replacements, 5)
+
+    def _create_inference(self) -> Handle:
+        self.created += 1
+        return Handle(Engine(self.let, self.fails(self.created)))
+
+    def _kill(self, actor: Handle) -> None:  # type: ignore[override]
+        actor.killed = True
+        self.killed.append(actor)
+
+
+async def begin_revival(cluster: OfflineCluster) -> tuple[Handle, asyncio.Task[None]]:
+    """The engine has died and the supervision is replacing it; the replacement is starting."""
+    dead = cluster.inference[NAME]
+    dead.killed = True
+    checking = asyncio.create_task(cluster._check_inference(NAME))
+    while cluster.inference[NAME] is dead:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+    assert cluster.inference[NAME].part.state == "starting"
+    return dead, checking
+
+
+def test_cluster_weight_update_leaves_a_starting_replacement_alone(tmp_path: Path) -> None:
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path)
+        dead, reviving = await begin_revival(cluster)
+        publishing = asyncio.create_task(cluster.publish(1, "weights"))
+        await asyncio.sleep(0.05)
+        cluster.let.set()
+        await asyncio.gather(reviving, publishing)
+        assert cluster.created == 1, "the replacement was replaced"
+        assert cluster.killed == [dead]
+        assert cluster.restarts[NAME] == 1
+        assert cluster.inference[NAME].part.version == 1
+        assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
+
+    asyncio.run(run())
+
+
+def test_cluster_supervision_leaves_a_starting_replacement_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A replacement that answers nothing while it imports is not frozen."""
+
+    async def run() -> None:
+        monkeypatch.setattr("controller.cluster.PING_TIMEOUT_S", 0.05)
+        cluster = OfflineCluster(tmp_path)
+        dead, reviving = await begin_revival(cluster)
+        cluster.inference[NAME].part.status = lambda: asyncio.sleep(60)
+        checking = asyncio.create_task(cluster._check_inference(NAME))
+        await asyncio.sleep(0.15)
+        cluster.let.set()
+        await asyncio.gather(reviving, checking)
+        assert cluster.killed == [dead]
+
+    asyncio.run(run())
+
+
+def test_cluster_replacement_that_does_not_start_is_tried_again(tmp_path: Path) -> None:
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path, fails=lambda number: number <= 2)
+        cluster.let.set()
+        dead = cluster.inference[NAME]
+        await cluster.revive_inference(NAME, dead, "it died")
+        assert cluster.created == 3
+        assert len(cluster.killed) == 3, "what did not come up is ended before the next try"
+        assert cluster.inference[NAME].part.state == "ready"
+
+    asyncio.run(run())
+
+
+def test_cluster_replacement_that_never_starts_ends_the_run_with_its_cause(tmp_path: Path) -> None:
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path, fails=lambda number: True)
+        cluster.let.set()
+        with pytest.raises(PartLost, match=r"inference-0 .* last: .*the engine did not fit"):
+            await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
+        assert cluster.created == MAX_RESTARTS
+
+    asyncio.run(run())
+
+
+def test_cluster_engine_is_replaced_while_the_router_is_away(tmp_path: Path) -> None:
+    """The router restarts at the same time: the new engine is introduced to it afterwards, and counts once."""
+
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path)
+        cluster.let.set()
+        await cluster._keeper.introduce()
+        cluster.router.killed = True
+        await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
+        assert cluster.restarts[NAME] == 1
+        cluster.router.killed = False
+        await cluster._check_router()
+        assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
+
+    asyncio.run(run())
