@@ -12,6 +12,7 @@ would not do: a socket's path may have 107 bytes) and free ports chosen by Ray.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import secrets
 import shutil
@@ -22,6 +23,8 @@ from pathlib import Path
 import psutil
 
 from controller.reaper import Reaper, end_processes, end_recorded
+
+logger = logging.getLogger(__name__)
 
 PROCESS_FILE = "processes.json"
 """In the run folder while the run lives: its processes, so that `resume` can clean up after a kill -9."""
@@ -113,7 +116,10 @@ class RaySession:
         ray.shutdown()
         end_processes(list(self._family.values()))
         self._family.clear()
-        self._keep_logs(self._folder)
+        try:
+            self._keep_logs(self._folder)
+        except OSError as error:  # a full disk: what ended the run matters more than what the actors printed
+            logger.warning("the actors' logs were not kept: %s", error)
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
         if self._reaper is not None:

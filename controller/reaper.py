@@ -12,6 +12,7 @@ by a resume, should the reaper have been killed too.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -21,6 +22,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
+
+logger = logging.getLogger(__name__)
 
 GRACE_S = 3.0
 """Time that the processes of a killed run get to end by themselves."""
@@ -35,22 +38,40 @@ class Reaper:
         self.record = record
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._unwritten = False
 
     def watch(self, processes: Iterable[psutil.Process]) -> None:
-        """Notes which processes are the run's, by pid and start time; a pid alone may be somebody else's later."""
+        """Notes which processes are the run's, by pid and start time; a pid alone may be somebody else's later.
+
+        A record that cannot be written (a full disk) stays as it was: what a kill -9 leaves behind is no reason to
+        end a run, or to hide what ended it.
+        """
         rows = [[process.pid, process.create_time()] for process in processes]
         text = json.dumps({"folder": str(self._folder), "processes": rows})
-        fresh = self.record.with_name(f".{self.record.name}.new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(self.record)
+        try:
+            self._fresh.write_text(text, encoding="utf-8")
+            self._fresh.replace(self.record)
+            self._unwritten = False
+        except OSError as error:
+            if not self._unwritten:  # once, not every two seconds
+                logger.warning("%s: the run's processes are not recorded: %s", self.record, error)
+            self._unwritten = True
         if self._process is None:
             command = [sys.executable, "-m", "controller.reaper", str(self.record)]
             root = Path(__file__).resolve().parent.parent
             self._process = subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, start_new_session=True)
 
+    @property
+    def _fresh(self) -> Path:
+        return self.record.with_name(f".{self.record.name}.new")
+
     def release(self) -> None:
         """Nothing is left to be ended."""
-        self.record.unlink(missing_ok=True)
+        for path in (self.record, self._fresh):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                logger.warning("%s: not removed: %s", path, error)
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
             self._process.wait(timeout=STOP_PATIENCE_S + GRACE_S)
