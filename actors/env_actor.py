@@ -15,6 +15,7 @@ from typing import Any, Literal
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 
+from actors.busy_spans import Span
 from actors.env_pool import EnvPool, load_tokenizer
 from actors.rollout import PlaySettings, TrajectorySpec
 from envs.records import Trajectory, Turn, TurnReply, TurnRequest
@@ -43,6 +44,10 @@ class EnvActor:
 
     async def status(self) -> dict[str, Any]:
         return {**self._pool.status(), "pid": os.getpid()}
+
+    async def busy_spans(self) -> list[Span]:
+        """When at least one environment was at work, since this was last asked."""
+        return self._pool.busy.take()
 
     async def _ask(
         self, request: TurnRequest, sampling: Literal["train", "eval"], unseen: tuple[Turn, ...]

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.busy_spans import BusySpans
 from actors.rollout import EnvFailure, PlaySettings, ReplayMismatch, TextGame, TrajectorySpec, run_trajectory
 from envs.chat import ChatTokenizer
 from envs.records import Trajectory, Turn, TurnReply, TurnRequest
@@ -44,8 +45,24 @@ def load_tokenizer(folder: str) -> ChatTokenizer:
     return tokenizer
 
 
+class _TimedGame:
+    """A game that notes when it is at work."""
+
+    def __init__(self, game: TextGame, busy: BusySpans) -> None:
+        self._game = game
+        self._busy = busy
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[str, dict[str, Any]]:
+        with self._busy.span():
+            return self._game.reset(seed=seed, options=options)
+
+    def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+        with self._busy.span():
+            return self._game.step(action)
+
+
 class EnvPool:
-    """Runs trajectories on environments of one kind."""
+    """Runs trajectories on environments of one kind. `busy`: when one of them was made, reset or stepped."""
 
     def __init__(
         self, settings: PlaySettings, tokenizer: ChatTokenizer, make_env: Callable[[], TextGame], ask: AskRouter
@@ -54,6 +71,7 @@ class EnvPool:
         self._tokenizer = tokenizer
         self._make_env = make_env
         self._ask = ask
+        self.busy = BusySpans()
         self._idle: list[TextGame] = []
         self._threads = ThreadPoolExecutor(NUM_THREADS, thread_name_prefix="environment")
         self._live = 0
@@ -92,13 +110,17 @@ class EnvPool:
         """An idle environment, or a new one (made in a thread: it may read files), behind the step deadline."""
         if self._idle:
             return self._idle.pop()
-        making = asyncio.get_running_loop().run_in_executor(self._threads, self._make_env)
+        making = asyncio.get_running_loop().run_in_executor(self._threads, self._make)
         try:
             return await asyncio.wait_for(making, self._settings.env_step_timeout_s)
         except TimeoutError as error:
             raise EnvFailure(f"no environment after {self._settings.env_step_timeout_s:g} s") from error
         except Exception as error:
             raise EnvFailure(f"the environment could not be made: {type(error).__name__}: {error}") from error
+
+    def _make(self) -> TextGame:
+        with self.busy.span():
+            return _TimedGame(self._make_env(), self.busy)
 
     def status(self) -> dict[str, Any]:
         """Counts for the live view: trajectories under way, idle environments, steps and failures so far."""

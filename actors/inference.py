@@ -20,6 +20,7 @@ import numpy as np
 import psutil
 from numpy.typing import ArrayLike
 
+from actors.busy_spans import BusySpans, Span
 from actors.candidate import SamplingSpec, candidate_of, sampling_params, text_of
 from actors.engine import (
     GRACE_S,
@@ -60,6 +61,7 @@ class InferenceServer:
 
     def __init__(self) -> None:
         self._state, self._since, self._reason = "new", time.time(), ""
+        self._busy = BusySpans()
         self._engine: AsyncLLM | None = None
         self._tokenizer: Any = None
         self._settings = InferenceSettings()
@@ -131,6 +133,15 @@ class InferenceServer:
 
     def _enter(self, state: str, reason: str = "") -> None:
         self._state, self._since, self._reason = state, time.time(), reason
+        self._note_busy()
+
+    def _note_busy(self) -> None:
+        """Called when requests come and go and when the state changes: requests that stand still are not served."""
+        self._busy.switch(bool(self._tasks) and self._state == "ready")
+
+    async def busy_spans(self) -> list[Span]:
+        """When at least one request was being answered, since this was last asked."""
+        return self._busy.take()
 
     async def _fail(self, reason: str) -> None:
         if self._state != "failed":
@@ -160,7 +171,8 @@ class InferenceServer:
         """One reply. `gamma` and `kept` are the router's to fill in."""
         task = asyncio.create_task(self._reply(request_id, prompt_ids, seed, signal_range, sampling))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
+        self._note_busy()
         timeout = self._settings.request_timeout_s
         try:
             return await asyncio.wait_for(task, timeout)
@@ -180,6 +192,10 @@ class InferenceServer:
         """Several replies by one call; a request that fails gives its exception, the others their Candidates."""
         replies = await asyncio.gather(*(self.generate(*request) for request in requests), return_exceptions=True)
         return [r if isinstance(r, (Candidate, Exception)) else InferenceError(repr(r)) for r in replies]
+
+    def _forget(self, task: asyncio.Task[Candidate]) -> None:
+        self._tasks.discard(task)
+        self._note_busy()
 
     async def _reply(
         self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec

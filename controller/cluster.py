@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from actors.busy_spans import Span
 from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
@@ -35,6 +36,9 @@ OBJECT_STORE_BYTES = 512 * 2**20
 PING_EVERY_S = 2.0
 PING_TIMEOUT_S = 60.0
 """An actor that answers nothing for so long is taken for frozen, killed and replaced."""
+
+BUSY_TIMEOUT_S = 10.0
+"""A number for people is not worth a longer wait."""
 
 ROUTER_GRACE_S = 30.0
 """An environment actor waits so much longer for a turn than the router does, so that the router says why."""
@@ -212,6 +216,24 @@ class Cluster:
             await self._start_env(index)
 
         await self._replacements.replace(f"env-{index}", lambda: self.env[index] is dead, start, cause)
+
+    async def busy_spans(self) -> list[tuple[str, list[Span]]]:
+        """(part, its spans) of every engine and environment actor, since this was last asked.
+
+        One that is being replaced or does not answer is left out: its share of this step is too small then.
+        """
+
+        async def ask(part: str, name: str, actor: Any) -> tuple[str, list[Span]]:
+            try:
+                call = actor.busy_spans.remote()
+                return part, await bounded(call, BUSY_TIMEOUT_S, f"{name}: busy spans")
+            except Exception as error:  # the boundary that restarts: the supervision does it
+                logger.info("%s", cause_of(error))
+                return part, []
+
+        actors = [("generation", name, actor) for name, actor in self.inference.items()]
+        actors += [("environments", f"env-{index}", actor) for index, actor in enumerate(self.env)]
+        return await asyncio.gather(*(ask(*one) for one in actors if not self._replacements.under_way(one[1])))
 
     async def guarded(self, work: Awaitable[Result]) -> Result:
         """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""

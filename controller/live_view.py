@@ -22,6 +22,12 @@ from rich.text import Text
 BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 32
 
+BUSY = {
+    "generation": "generation", "environments": "envs", "learner": "learner", "weights": "weights",
+    "checkpoint": "saving", "idle": "idle",
+}  # fmt: skip
+"""The parts whose share of the time is shown (metrics `busy_*`), and how they are called in 80 columns."""
+
 
 @dataclass(slots=True)
 class Part:
@@ -71,9 +77,8 @@ def render(state: ViewState, now: float) -> RenderableType:
                  "staleness", number(v.get("staleness")))  # fmt: skip
     body.add_row("tokens/s", number(v.get("tokens_per_s")), "resamples a turn", number(v.get("resamples")),
                  "queue", number(v.get("queue_depth")))  # fmt: skip
-    busy = Text("busy   ", style="dim")
-    for part in ("generation", "learner", "weights", "idle"):
-        busy.append(f"{part} {percent(v.get('busy_' + part))}   ", style="default")
+    shares = "  ".join(f"{label} {percent(v.get('busy_' + part))}" for part, label in BUSY.items())
+    busy = Text.assemble(("busy   ", "dim"), shares)
     rows: list[RenderableType] = [head, success, body, busy, parts_table(state.parts, now)]
     return Panel(Group(*rows), title=f"t2po · {state.run}", title_align="left", border_style="dim")
 
@@ -146,7 +151,7 @@ def step_line(state: ViewState) -> str:
         f"grad {number(v.get('grad_norm'))}",
         f"stale {number(v.get('staleness'))}",
         f"{number(v.get('tokens_per_s'))} tok/s",
-        "busy " + "/".join(percent(v.get("busy_" + part)) for part in ("generation", "learner", "weights", "idle")),
+        "busy " + " ".join(f"{label} {percent(v.get('busy_' + part))}" for part, label in BUSY.items()),
         f"ETA {duration(v.get('eta_s'))}",
     ]
     return " | ".join(fields)

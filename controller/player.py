@@ -15,7 +15,6 @@ from typing import Any
 from ray.exceptions import RayActorError, RayTaskError
 
 from actors.rollout import EnvTimeout, ReplayMismatch, TrajectorySpec
-from controller.busy import BusyMeter
 from controller.causes import cause_of
 from controller.cluster import Cluster
 from controller.deadline import DeadlineError, bounded
@@ -37,9 +36,8 @@ class TrajectoryFailed(RuntimeError):
 class Player:
     """`play(spec)` gives the Trajectory or raises TrajectoryFailed."""
 
-    def __init__(self, cluster: Cluster, busy: BusyMeter | None = None) -> None:
+    def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
-        self._busy = busy or BusyMeter()
         self._rollout = cluster.config.rollout
         self._in_flight: Counter[int] = Counter()
         self.failures: Counter[str] = Counter()
@@ -70,8 +68,7 @@ class Player:
             self._in_flight[index] += 1
             call = actor.run.remote(spec, replay)
             try:
-                with self._busy.span("generation"):
-                    return await bounded(call, self._rollout.trajectory_timeout_s, f"trajectory {spec.trajectory_id}")
+                return await bounded(call, self._rollout.trajectory_timeout_s, f"trajectory {spec.trajectory_id}")
             except RayTaskError as error:
                 failure: Exception = error.cause if isinstance(error.cause, Exception) else error
                 failed += 1

@@ -112,7 +112,7 @@ class TrainingRun:
         self.done = 0
         self.busy = BusyMeter()
         self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
-        self.player = Player(self.cluster, self.busy)
+        self.player = Player(self.cluster)
         self.state = RunState(config, CheckpointStore(folder.checkpoints, config.checkpoint.keep_last), self.cluster)
         self.slots: GroupSlots
         self.generation: Generation

@@ -21,8 +21,8 @@ from controller.slots import GroupSlots
 from controller.trajectory_log import write_trajectories
 from envs.records import TrajectoryGroup
 
-PARTS = ["generation", "learner", "weights"]
-"""Parts whose shares of the time are shown; idle is when none of them is busy."""
+PARTS = ("generation", "environments", "learner", "weights", "checkpoint")
+"""Parts whose shares of the time are shown (`metric_definitions`: busy_*); idle is when none of them is busy."""
 
 STEP_TIMES_KEPT = 5
 """Steps that the estimate of the remaining time is taken from."""
@@ -97,7 +97,10 @@ class Update:
 
     async def _flow(self, step: int, values: dict[str, float]) -> dict[str, float]:
         """Numbers of the loop itself."""
-        shares, seconds = self._busy.shares(PARTS)
+        until = self._busy.now()
+        for part, spans in await self._cluster.busy_spans():
+            self._busy.add(part, spans)
+        shares, seconds = self._busy.shares(PARTS, until)
         typical = self._step_times.add(seconds)
         flow = {
             "success_moving": self._success.add(values["success"]),

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from controller.audit import judge_file
+from controller.update import PARTS
 from controller.valkey import ValkeyServer
 from tests.integration.quick_policy import make_quick_policy
 from tests.integration.run_process import RunProcess, gone
@@ -82,7 +83,7 @@ def test_run_kill_and_resume_at_staleness_one(runs: Path, started: list[RunProce
     assert (run.folder / "checkpoints" / "step-00000005" / "policy" / "model.safetensors").is_file()
     for row in rows.values():
         assert abs(row.get("mismatch_kl_fresh") or 0.0) < 1e-4
-        busy = [row[f"busy_{part}"] for part in ("generation", "learner", "weights", "idle")]
+        busy = [row[f"busy_{part}"] for part in (*PARTS, "idle")]
         assert all(0.0 <= share <= 1.0 for share in busy)
 
 
@@ -137,4 +138,5 @@ def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProces
     check_complete(run, steps=10)
     assert restarts["restarts_env-0"] >= 1
     assert restarts["restarts_inference-0"] >= 1
+    assert restarts["restarts_router"] == 1
     assert all(math.isfinite(row["approx_kl"]) for row in run.metrics())

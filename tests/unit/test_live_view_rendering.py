@@ -13,7 +13,8 @@ VALUES = {
     "success": 0.25, "success_moving": 0.2, "reward": 2.5, "turns": 11.0, "trajectory_tokens": 312.0, "entropy": 0.41,
     "uncertainty": 0.33, "interventions": 0.22, "resamples": 0.12, "forced_share": 0.2, "approx_kl": 1e-5,
     "mismatch_kl": 3e-6, "grad_norm": 0.7, "staleness": 0.6, "tokens_per_s": 2400.0,
-    "busy_generation": 0.7, "busy_learner": 0.5, "busy_weights": 0.01, "busy_idle": 0.0, "eta_s": 1260.0,
+    "busy_generation": 0.7, "busy_environments": 0.04, "busy_learner": 0.5, "busy_weights": 0.01,
+    "busy_checkpoint": 0.02, "busy_idle": 0.03, "eta_s": 1260.0,
 }  # fmt: skip
 
 
@@ -30,7 +31,8 @@ def test_the_view_shows_numbers_parts_and_their_times() -> None:
     state.parts = {"learner": Part("waiting for groups", since=958.0)}
     text = shown(state)
     for piece in ("alfworld-0", "step 12/40", "ETA 21 min", "20%", "▁▅█", "2.5", "312", "0.41", "0.33", "0.12",
-                  "3.0e-06", "1.0e-05", "2400", "generation 70%", "waiting for groups", "42 s"):  # fmt: skip
+                  "3.0e-06", "1.0e-05", "2400", "waiting for groups", "42 s",
+                  "generation 70%  envs 4%  learner 50%  weights 1%  saving 2%  idle 3%"):  # fmt: skip
         assert piece in text, piece
     assert max(len(line) for line in text.splitlines()) <= 80
 
