@@ -81,8 +81,10 @@ def test_run_kill_and_resume_at_staleness_one(runs: Path, started: list[RunProce
     for name in ("config.toml", "versions.json", "panels.json", "run.log"):
         assert (run.folder / name).is_file(), name
     assert (run.folder / "checkpoints" / "step-00000005" / "policy" / "model.safetensors").is_file()
+    assert abs(rows[1]["mismatch_kl_fresh"]) < 1e-4, "engine and learner in bfloat16, before any update"
     for row in rows.values():
-        assert abs(row.get("mismatch_kl_fresh") or 0.0) < 1e-4
+        if (fresh := row.get("mismatch_kl_fresh")) is not None:
+            assert abs(fresh) < 1e-4
         busy = [row[f"busy_{part}"] for part in (*PARTS, "idle")]
         assert all(0.0 <= share <= 1.0 for share in busy)
 
