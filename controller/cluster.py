@@ -22,7 +22,7 @@ from actors.busy_spans import Span
 from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
-from controller.part_settings import play_settings, router_settings, sampling_specs, turn_timeout_s
+from controller.part_actors import PartActors
 from controller.ray_session import RaySession
 from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
@@ -40,9 +40,6 @@ PING_TIMEOUT_S = 60.0
 BUSY_TIMEOUT_S = 10.0
 """A number for people is not worth a longer wait."""
 
-ROUTER_GRACE_S = 30.0
-"""An environment actor waits so much longer for a turn than the router does, so that the router says why."""
-
 
 class Cluster:
     """`start`, use the handles, `stop`. All methods are called from one event loop."""
@@ -55,8 +52,10 @@ class Cluster:
         run_folder: Path | None,
         with_learner: bool,
         say: Callable[[str, str], None] = lambda part, doing: None,
+        actors: PartActors | None = None,
     ) -> None:
         """`say(part, doing)` is told what each part does while it starts: for the live view."""
+        self._actors = actors or PartActors(config, policy)
         self._say = say
         self.config = config
         self.policy = policy
@@ -83,15 +82,13 @@ class Cluster:
         await asyncio.to_thread(self._session.start)
         self._say("ray", "up")
 
-        from controller.router_actor import RouterActor
-
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
-        self.inference = {name: self._create_inference() for name in names}
-        self.router = RouterActor.remote(router_settings(self.config))
+        self.inference = {name: self._actors.inference() for name in names}
+        self.router = self._actors.router()
         self._keeper = RouterKeeper(
-            self.router, self.inference, self._sampling_refs(), self._replacements, self._start_timeout_s
+            self.router, self.inference, self._actors.sampling(), self._replacements, self._start_timeout_s
         )
-        self.env = [self._create_env() for _ in range(self.config.rollout.num_env_actors)]
+        self.env = [self._actors.env(self.router) for _ in range(self.config.rollout.num_env_actors)]
         starts = [self._start_inference(name) for name in names]
         starts += [self._start_env(index) for index in range(len(self.env))]
         starts.append(self._up("router", self._keeper.introduce(), self._start_timeout_s))
@@ -101,44 +98,21 @@ class Cluster:
             for start in starts:
                 group.create_task(start)
 
-    def _sampling_refs(self) -> dict[str, Any]:
-        """By reference: what the router only passes on, it need not be able to read (the class imports torch)."""
-        import ray
-
-        return {name: ray.put(spec) for name, spec in sampling_specs(self.config).items()}
-
     @property
     def _start_timeout_s(self) -> float:
         """Every process imports torch or Ray, and they all do it at the same time: the engine's deadline is theirs."""
         return self.config.inference.start_timeout_s
-
-    def _create_inference(self) -> Any:
-        from actors.inference_actor import InferenceActor
-
-        return InferenceActor.options(num_cpus=0).remote()
 
     async def _start_inference(self, name: str) -> None:
         config = self.config
         call = self.inference[name].start.remote(str(self.policy), config.inference, config.tti, config.seed)
         await self._up(name, call, self._start_timeout_s)
 
-    def _create_env(self) -> Any:
-        from actors.env_actor import EnvActor
-
-        patience_s = turn_timeout_s(self.config) + ROUTER_GRACE_S
-        return EnvActor.remote(play_settings(self.config), str(self.policy), self.router, patience_s)
-
     async def _start_env(self, index: int) -> None:
         await self._up(f"env-{index}", self.env[index].status.remote(), self._start_timeout_s)
 
     async def _start_learner(self) -> None:
-        from learner.learner_actor import LearnerActor, actor_options
-
-        config = self.config
-        options = {**actor_options(config.learner), "num_cpus": 0}
-        self.learner = LearnerActor.options(**options).remote(
-            str(self.policy), config.learner, config.advantage, config.seed
-        )
+        self.learner = self._actors.learner()
         await self._up("learner", self.learner.ready.remote(), self._start_timeout_s)
 
     async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
@@ -196,8 +170,8 @@ class Cluster:
 
         async def start() -> None:
             await self._keeper.tell(name, None)
-            self._kill(self.inference[name])  # the dead one, or an earlier replacement that did not come up
-            self.inference[name] = self._create_inference()
+            self._actors.kill(self.inference[name])  # the dead one, or an earlier replacement that did not come up
+            self.inference[name] = self._actors.inference()
             await self._start_inference(name)
             if self._weights is not None:
                 version, weights = self._weights
@@ -211,8 +185,8 @@ class Cluster:
         """Replaces an environment actor; its trajectories are continued by whoever asked for them."""
 
         async def start() -> None:
-            self._kill(self.env[index])
-            self.env[index] = self._create_env()
+            self._actors.kill(self.env[index])
+            self.env[index] = self._actors.env(self.router)
             await self._start_env(index)
 
         await self._replacements.replace(f"env-{index}", lambda: self.env[index] is dead, start, cause)
@@ -282,12 +256,6 @@ class Cluster:
     async def _check_router(self) -> None:
         if status := await self._keeper.check():
             self.status["router"] = status
-
-    @staticmethod
-    def _kill(actor: Any) -> None:
-        import ray
-
-        ray.kill(actor)
 
     async def stop(self) -> None:
         """Ends every part; no process is left. Engines get a moment to end by themselves."""

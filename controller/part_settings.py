@@ -1,7 +1,7 @@
 """What each part of a run is told, from the run's configuration.
 
 Owns: the mapping from `RunConfig` to the settings of router, environment actors and sampling. Called by
-`controller.cluster`. Must not know: actors' handles, Ray.
+`controller.part_actors`. Must not know: actors' handles, Ray.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import pytest
 
 from controller.cluster import Cluster
 from controller.config import RunConfig
+from controller.part_actors import PartActors
 from controller.replacements import MAX_RESTARTS, PartLost, Replacements
 from controller.router_keeper import RouterKeeper
 from tests.unit.fake_actors import Handle
@@ -59,28 +60,35 @@ class Router:
         self.servers = servers
 
 
-class OfflineCluster(Cluster):
-    """The cluster with one engine and a router, without Ray. `fails(n)`: replacement number n does not start."""
+class FakeActors(PartActors):
+    """Engines without Ray. `fails(n)`: whether replacement number n does not start."""
 
-    def __init__(self, folder: Path, fails: Callable[[int], bool] = lambda number: False) -> None:
-        super().__init__(RunConfig(), folder, run_folder=None, with_learner=False)
+    def __init__(self, fails: Callable[[int], bool]) -> None:
         self.let = asyncio.Event()
         self.fails = fails
         self.created = 0
         self.killed: list[Any] = []
-        self.inference = {NAME: Handle(Engine(self.let))}
+
+    def inference(self) -> Handle:
+        self.created += 1
+        return Handle(Engine(self.let, self.fails(self.created)))
+
+    def kill(self, actor: Handle) -> None:
+        actor.killed = True
+        self.killed.append(actor)
+
+
+class OfflineCluster(Cluster):
+    """The cluster when it is up: one engine and a router, no Ray."""
+
+    def __init__(self, folder: Path, fails: Callable[[int], bool] = lambda number: False) -> None:
+        self.fake = FakeActors(fails)
+        super().__init__(RunConfig(), folder, run_folder=None, with_learner=False, actors=self.fake)
+        self.inference = {NAME: Handle(Engine(self.fake.let))}
         self.inference[NAME].part.state = "ready"
         self.router = Handle(Router())
         self._replacements = Replacements(retry_pause_s=0)
         self._keeper = RouterKeeper(self.router, self.inference, {}, self._replacements, 5)
-
-    def _create_inference(self) -> Handle:
-        self.created += 1
-        return Handle(Engine(self.let, self.fails(self.created)))
-
-    def _kill(self, actor: Handle) -> None:  # type: ignore[override]
-        actor.killed = True
-        self.killed.append(actor)
 
 
 async def begin_revival(cluster: OfflineCluster) -> tuple[Handle, asyncio.Task[None]]:
@@ -101,10 +109,10 @@ def test_cluster_weight_update_leaves_a_starting_replacement_alone(tmp_path: Pat
         dead, reviving = await begin_revival(cluster)
         publishing = asyncio.create_task(cluster.publish(1, "weights"))
         await asyncio.sleep(0.05)
-        cluster.let.set()
+        cluster.fake.let.set()
         await asyncio.gather(reviving, publishing)
-        assert cluster.created == 1, "the replacement was replaced"
-        assert cluster.killed == [dead]
+        assert cluster.fake.created == 1, "the replacement was replaced"
+        assert cluster.fake.killed == [dead]
         assert cluster.restarts[NAME] == 1
         assert cluster.inference[NAME].part.version == 1
         assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
@@ -124,9 +132,9 @@ def test_cluster_supervision_leaves_a_starting_replacement_alone(
         cluster.inference[NAME].part.status = lambda: asyncio.sleep(60)
         checking = asyncio.create_task(cluster._check_inference(NAME))
         await asyncio.sleep(0.15)
-        cluster.let.set()
+        cluster.fake.let.set()
         await asyncio.gather(reviving, checking)
-        assert cluster.killed == [dead]
+        assert cluster.fake.killed == [dead]
 
     asyncio.run(run())
 
@@ -134,11 +142,11 @@ def test_cluster_supervision_leaves_a_starting_replacement_alone(
 def test_cluster_replacement_that_does_not_start_is_tried_again(tmp_path: Path) -> None:
     async def run() -> None:
         cluster = OfflineCluster(tmp_path, fails=lambda number: number <= 2)
-        cluster.let.set()
+        cluster.fake.let.set()
         dead = cluster.inference[NAME]
         await cluster.revive_inference(NAME, dead, "it died")
-        assert cluster.created == 3
-        assert len(cluster.killed) == 3, "what did not come up is ended before the next try"
+        assert cluster.fake.created == 3
+        assert len(cluster.fake.killed) == 3, "what did not come up is ended before the next try"
         assert cluster.inference[NAME].part.state == "ready"
 
     asyncio.run(run())
@@ -147,10 +155,10 @@ def test_cluster_replacement_that_does_not_start_is_tried_again(tmp_path: Path) 
 def test_cluster_replacement_that_never_starts_ends_the_run_with_its_cause(tmp_path: Path) -> None:
     async def run() -> None:
         cluster = OfflineCluster(tmp_path, fails=lambda number: True)
-        cluster.let.set()
+        cluster.fake.let.set()
         with pytest.raises(PartLost, match=r"inference-0 .* last: .*the engine did not fit"):
             await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
-        assert cluster.created == MAX_RESTARTS
+        assert cluster.fake.created == MAX_RESTARTS
 
     asyncio.run(run())
 
@@ -160,7 +168,7 @@ def test_cluster_engine_is_replaced_while_the_router_is_away(tmp_path: Path) -> 
 
     async def run() -> None:
         cluster = OfflineCluster(tmp_path)
-        cluster.let.set()
+        cluster.fake.let.set()
         await cluster._keeper.introduce()
         cluster.router.killed = True
         await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
