@@ -1,10 +1,11 @@
 """The audit: what became of every group and trajectory, from a log alone.
 
-Owns: the events of `audit.jsonl`, writing them, and the verdict. Called by the training loop (writes) and by tests and
-`t2po` (judge). Must not know: how any of it came about.
+Owns: the events of `audit.jsonl`, writing them, and the verdict. Called by the training loop, which writes, and by the
+tests that kill runs, which judge what it wrote. Must not know: how any of it came about.
 
-Events, one JSON line each, with the `group` they are about and a `time`:
-    issued     [index, task]         the group was begun (again, after a kill: that is no second group)
+Events, one JSON line each, with the `group` they are about, a `time` and a `step` (first step: 1). `trained` and
+`committed` name the finished step, events of the rollouts the one under way:
+    issued     [index, task]         the group was begun (again, after a kill or a loss: that is no second group)
     finished   trajectories          all siblings are played
     queued     trajectories          the replay queue confirmed it
     trained    step, trajectories    the optimizer step used it
@@ -16,9 +17,9 @@ What counts. A run that resumes from step s never did the steps after s: `resume
 `dropped` of a later step, committed or not (the newest checkpoint may have been damaged), and commits the steps up to
 s, for which the `committed` line may be missing (killed between the commit and the line). So `trained` counts only
 when its step is part of the course that the last checkpoint holds. What was trained after that checkpoint is live: it
-will be committed, or taken back. `step` of a group's drop is the step under way when it was decided.
-A trajectory that was given up for another attempt counts as dropped, unless a later life of the run trained it: after
-a kill the siblings of a group that was under way are played again under the same ids.
+will be committed, or taken back.
+A trajectory that was given up for another attempt counts as dropped, unless the group was issued again and trained with
+it: after a kill, or when the queue lost the group, its siblings are played again under the same ids.
 
 Verdicts: `trained` exactly once in a committed step, `dropped` with a reason, else `live`. Everything else is a
 problem: trained twice, trained and dropped, trained without having been issued, siblings that differ between queue and
@@ -82,17 +83,18 @@ class AuditReport:
 class _Fate:
     """All that the log says about one group, after what was taken back."""
 
-    issued: bool = False
+    issues: int = 0
+    """How often it was begun."""
     task: str | None = None
     queued: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
-    """(life of the run, siblings)"""
+    """(number of the issue, siblings)"""
     trained: list[tuple[int, tuple[str, ...]]] = field(default_factory=list)
     """(step, siblings)"""
-    trained_in_life: int = 0
+    trained_issue: int = 0
     dropped: list[tuple[int, str]] = field(default_factory=list)
     """(step, reason)"""
     attempts: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Siblings that were given up: (life, reason)"""
+    """Siblings that were given up: (number of the issue, reason)"""
 
 
 class _Course:
@@ -103,7 +105,6 @@ class _Course:
         self.indices: dict[int, str] = {}
         self.committed = 0
         self.rolled_back = 0
-        self.life = 0
         self.problems: list[str] = []
 
     def read(self, number: int, record: dict[str, Any]) -> None:
@@ -118,21 +119,21 @@ class _Course:
             fate = self.fates.setdefault(record["group"], _Fate())
             names = tuple(record.get("trajectories", ()))
             if event == "issued":
-                fate.issued = True
+                fate.issues += 1
                 self._check_order(record)
             elif event in ("queued", "finished"):
                 if names:
-                    fate.queued.append((self.life, names))
+                    fate.queued.append((fate.issues, names))
             elif event == "trained":
                 step = int(record["step"])
                 if step <= self.committed:
                     self.problems.append(f"group {record['group']}: trained in step {step}, which was committed before")
                 fate.trained.append((step, names))
-                fate.trained_in_life = self.life
+                fate.trained_issue = fate.issues
             elif event == "dropped":
                 reason = str(record["reason"])
                 if names:
-                    fate.attempts |= dict.fromkeys(names, (self.life, reason))
+                    fate.attempts |= dict.fromkeys(names, (fate.issues, reason))
                 else:
                     fate.dropped.append((step, reason))
             else:
@@ -147,7 +148,6 @@ class _Course:
             fate.trained = kept
             fate.dropped = [one for one in fate.dropped if one[0] <= step]
         self.committed = step
-        self.life += 1
 
     def _check_order(self, record: dict[str, Any]) -> None:
         """The panel is served in order: a first issue continues the row, a repeated one names the same group."""
@@ -199,13 +199,13 @@ def judge_file(path: Path) -> AuditReport:
 
 
 def _given_up(fate: _Fate) -> dict[str, str]:
-    """Siblings that others replaced, with the reason. After a kill an attempt is made again under the same id."""
+    """Siblings that others replaced, with the reason. A group issued again makes its attempts under the same ids."""
     used = set(fate.trained[0][1]) if fate.trained else set()
     found = {name: reason for name, (_, reason) in fate.attempts.items() if name not in used}
     if fate.trained:
-        for life, names in fate.queued:
-            if life < fate.trained_in_life:
-                found |= {name: "played again after a resume" for name in names if name not in used | found.keys()}
+        for issue, names in fate.queued:
+            if issue < fate.trained_issue:
+                found |= {name: "played again" for name in names if name not in used | found.keys()}
     return found
 
 
@@ -221,14 +221,14 @@ def _contradictions(name: str, fate: _Fate) -> list[str]:
         found.append(f"group {name}: trained {len(fate.trained)} times, in steps {steps}")
     if fate.dropped:
         found.append(f"group {name}: trained in step {step}, and dropped: {fate.dropped[0][1]}")
-    if not fate.issued:
+    if not fate.issues:
         found.append(f"group {name}: trained in step {step} without having been issued")
     if fate.queued and not any(used == set(names) for _, names in fate.queued):
         found.append(f"group {name}: trained with siblings that were never queued together: {sorted(used)}")
-    for trajectory, (life, reason) in fate.attempts.items():
-        if trajectory in used and life == fate.trained_in_life:
+    for trajectory, (issue, reason) in fate.attempts.items():
+        if trajectory in used and issue == fate.trained_issue:
             found.append(f"trajectory {trajectory}: trained in step {step}, and dropped: {reason}")
-    for trajectory in sorted({one for life, names in fate.queued if life == fate.trained_in_life for one in names}):
+    for trajectory in sorted({one for issue, names in fate.queued if issue == fate.trained_issue for one in names}):
         if trajectory not in used and trajectory not in fate.attempts:
             found.append(f"trajectory {trajectory}: queued, but its group was trained without it")
     return found

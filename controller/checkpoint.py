@@ -7,9 +7,9 @@ A commit is the rename of `.writing-…` to `step-…`, after every file and the
 checkpoint does not exist, from then on it is whole. What a kill left unfinished is removed by the next writer.
 
 The order that gives exactly-once: commit, then acknowledge the queue's entries, then write `committed` to the audit.
-A kill between commit and acknowledgement leaves entries of trained groups in the queue: `consumed_entries` and
-`next_group_index` say which they are. Steps after the newest checkpoint never happened: a commit removes checkpoints
-of later steps, which belong to a course of the run that was given up.
+A kill between commit and acknowledgement leaves entries of trained groups in the queue: those of the steps up to the
+checkpoint's, as each step trains the groups that follow those of the step before. Steps after the newest checkpoint
+never happened: a commit removes checkpoints of later steps, which belong to a course of the run that was given up.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -61,19 +62,15 @@ class OutstandingGroup:
 class CheckpointState:
     """What the controller needs to go on, beside the learner's own files.
 
-    `next_group_index` is the panel cursor (-1: not said): groups below it are trained, dropped, or `outstanding`.
-    `trained_groups` and `consumed_entries` are those of the steps since the checkpoint before this one.
+    `next_group_index` is the panel cursor (-1: not said): groups below it are trained, in the queue, or `outstanding`.
+    `settings` is the configuration by dotted key, for a resume to compare its own with.
     """
 
     step: int
     policy_version: int
     next_group_index: int = -1
-    trained_groups: tuple[str, ...] = ()
-    consumed_entries: tuple[str, ...] = ()
     outstanding: tuple[OutstandingGroup, ...] = ()
-    counters: dict[str, float] = field(default_factory=dict)
-    random_states: dict[str, bytes] = field(default_factory=dict)
-    config_hash: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
     model_fingerprint: str = ""
 
 
@@ -87,7 +84,6 @@ class _Manifest(msgspec.Struct, frozen=True):
     step: int
     policy_version: int
     model_fingerprint: str
-    config_hash: str
     files: dict[str, _FileMark]
 
 
@@ -150,7 +146,6 @@ class CheckpointStore:
                 step=step,
                 policy_version=state.policy_version,
                 model_fingerprint=state.model_fingerprint,
-                config_hash=state.config_hash,
                 files=files,
             )
             write_whole(unfinished / MANIFEST, msgspec.json.format(encode_json(manifest), indent=1) + b"\n")

@@ -105,11 +105,12 @@ class RunConfig(Section):
             )
         if self.env.train_panel == self.env.eval_panel:
             problems.append(f"env.eval_panel = {self.env.eval_panel!r}: must differ from env.train_panel")
-        in_flight = self.rollout.groups_per_step * (self.rollout.max_staleness + 1)
-        if in_flight > self.queue.max_groups:
+        # all slots, and the step whose groups are acknowledged only when it is saved: else producers wait for that
+        needed = self.rollout.groups_per_step * (self.rollout.max_staleness + 2)
+        if needed > self.queue.max_groups:
             problems.append(
                 f"queue.max_groups = {self.queue.max_groups}: must hold rollout.groups_per_step x "
-                f"(rollout.max_staleness + 1) = {in_flight} groups"
+                f"(rollout.max_staleness + 2) = {needed} groups"
             )
         if problems:
             raise ValueError("\n".join(problems))

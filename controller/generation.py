@@ -79,11 +79,14 @@ class Generation:
         self._under_way: dict[int, GroupUnderWay] = {}
 
     def again(self, indices: Iterable[int], live: Mapping[int, Mapping[str, tuple[Turn, ...]]] | None = None) -> None:
-        """Groups that hold a slot already and have to be made (again): lost in a kill, or damaged in the queue.
+        """Groups that hold a slot already and have to be made (again): lost in a kill, or by the queue.
 
+        One that waits or is under way is not begun twice: its trajectories would share their ids.
         `live`: by index and `group id/sibling`, the accepted turns from which a trajectory can go on.
         """
         for index in indices:
+            if index in self._under_way or index in self._again:
+                continue
             self._again.append(index)
             self._known.update((live or {}).get(index, {}))
         self._freed.set()
@@ -105,7 +108,8 @@ class Generation:
         async with asyncio.TaskGroup() as groups:
             while True:
                 while (index := self._next()) is not None:
-                    groups.create_task(self._make(index), name=group_name(self._run_id, index))
+                    group = self._under_way[index] = self._group(index)  # now: the task begins only later
+                    groups.create_task(self._make(group), name=group.id)
                 # No deadline of its own: `controller.update` watches over the progress of the whole.
                 self._freed.clear()
                 await self._freed.wait()
@@ -121,8 +125,8 @@ class Generation:
         task, _ = self._order.task(index)
         return GroupUnderWay(id=group_name(self._run_id, index), index=index, task_id=task.id)
 
-    async def _make(self, index: int) -> None:
-        group = self._under_way[index] = self._group(index)
+    async def _make(self, group: GroupUnderWay) -> None:
+        index = group.index
         task, visit = self._order.task(index)
         self._note("issued", group=group.id, index=index, task=task.id)
         specs = [

@@ -74,6 +74,7 @@ _TABLE = (
     Metric("busy_checkpoint", "share", "Share of the step's time in which a checkpoint was being written."),
     Metric("busy_idle", "share", "Share of the step's time in which none of these was going on."),
     Metric("queue_depth", "groups", "Groups in the replay queue."),
+    Metric("foreign_entries", "entries", "Entries moved aside from the queue as none of this run's groups, ever."),
     Metric("groups_ready", "groups", "Groups that wait for their step."),
     Metric("groups_under_way", "groups", "Groups whose trajectories are being played."),
     Metric("wait_s", "s", "Time that the learner waited for groups."),

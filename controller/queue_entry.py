@@ -1,6 +1,6 @@
 """One entry of the replay queue: its fields on the stream, and what makes it foreign.
 
-Owns: `Entry`, `ForeignEntry`, reading the fields. Called by `controller.replay_queue`. Must not know: Redis.
+Owns: `Entry`, reading the fields. Called by `controller.replay_queue`. Must not know: Redis.
 """
 
 from __future__ import annotations
@@ -17,15 +17,6 @@ class Entry:
 
     entry_id: str
     group: TrajectoryGroup
-
-
-@dataclass(frozen=True, slots=True)
-class ForeignEntry:
-    """An entry that was moved aside. `group_id` is "" when it has none; the group may be rolled out again."""
-
-    entry_id: str
-    group_id: str
-    reason: str
 
 
 class ForeignEntryError(Exception):

@@ -25,13 +25,13 @@ from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
-from controller.queue_entry import Entry, ForeignEntry, ForeignEntryError, decode_fields, text
+from controller.queue_entry import Entry, ForeignEntryError, decode_fields, text
 from controller.queue_scripts import MOVE_ASIDE, PUSH, STATES
 from controller.redis_link import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, QueueError, RedisLink
 from envs.codec import encode_group
 from envs.records import TrajectoryGroup
 
-__all__ = ["Entry", "ForeignEntry", "QueueError", "QueueFullError", "ReplayQueue", "State"]
+__all__ = ["Entry", "QueueError", "QueueFullError", "ReplayQueue", "State"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,13 +61,17 @@ class ReplayQueue:
         *,
         consumer: str = "controller",
         revive: Callable[[], object] | None = None,
+        is_ours: Callable[[TrajectoryGroup], bool] = lambda group: True,
     ) -> None:
-        """Connects within `timeout_s`. `revive` is called before each retry: `ValkeyServer.ensure_alive`."""
+        """Connects within `timeout_s`. `revive` is called before each retry: `ValkeyServer.ensure_alive`.
+
+        `is_ours` says whether a readable group is one of this run; what is not is foreign like anything else.
+        """
         self._max_groups = max_groups
         self._timeout_s = timeout_s
         self._consumer = consumer
+        self._is_ours = is_ours
         self._held: set[str] = set()
-        self._foreign: list[ForeignEntry] = []
         self._faults_seen = 0
         # One hash tag: all keys of a run lie on one node of a cluster, as scripts and transactions demand.
         self._stream, self._seen, self._aside, self._aside_counts = (
@@ -79,7 +83,7 @@ class ReplayQueue:
         self._states_script = self._redis.register_script(STATES)
         self._aside_script = self._redis.register_script(MOVE_ASIDE)
         self._link.call("open the queue", self._ensure_group)
-        self._link.prepare = self._ensure_group
+        self._link.prepare = self._restore_group
 
     def __enter__(self) -> ReplayQueue:
         return self
@@ -89,16 +93,6 @@ class ReplayQueue:
 
     def close(self) -> None:
         self._redis.close()
-
-    def ping(self) -> float:
-        """Seconds that one round trip takes."""
-
-        def measure() -> float:
-            start = time.monotonic()
-            self._redis.ping()
-            return time.monotonic() - start
-
-        return self._link.call("ping", measure)
 
     def depth(self) -> int:
         """Entries in the queue: not delivered yet, or delivered and not acknowledged."""
@@ -145,7 +139,8 @@ class ReplayQueue:
             block_ms = max(1, int(1000 * min(BLOCK_S, self._link.socket_timeout_s / 2, deadline - time.monotonic())))
             raw = self._link.call("pull", partial(self._read_new, max_groups, block_ms))
             entries = self._accept(raw)
-            if entries or time.monotonic() >= deadline:
+            # Foreign entries are no answer: behind them the stream may go on.
+            if entries or (not raw and time.monotonic() >= deadline):
                 return entries
 
     def recover(self, min_idle_s: float = 0.0) -> list[Entry]:
@@ -217,30 +212,32 @@ class ReplayQueue:
         keys = [self._stream, self._seen, self._aside, self._aside_counts]
         self._link.call("discard the run", lambda: self._redis.delete(*keys))
 
-    def take_foreign(self) -> list[ForeignEntry]:
-        """Entries moved aside since the last call, each once; what has a group id can be rolled out again."""
-        taken, self._foreign = self._foreign, []
-        return taken
-
     def foreign_counts(self) -> dict[str, int]:
         """How many entries were ever moved aside in this run, by reason."""
         counts = self._link.call("read counts", lambda: self._redis.hgetall(self._aside_counts))
         return {text(reason): int(count) for reason, count in counts.items()}
 
-    def _ensure_group(self) -> None:
-        """Looks first: a server whose memory is full refuses to create, and must still be read and acknowledged."""
+    def _restore_group(self) -> None:
+        if self._ensure_group():
+            logger.warning("%s: the server lost this run's stream; groups that were in it are gone", self._link.where)
+
+    def _ensure_group(self) -> bool:
+        """Whether it had to be made. Looks first: a server whose memory is full refuses to create, but can be read."""
         try:
             groups: Any = self._redis.xinfo_groups(self._stream)
         except ResponseError as error:
             if "no such key" not in str(error):
                 raise
             groups = []
-        if all(text(group["name"]) != CONSUMER_GROUP for group in groups):
-            try:
-                self._redis.xgroup_create(self._stream, CONSUMER_GROUP, id="0", mkstream=True)
-            except ResponseError as error:
-                if "BUSYGROUP" not in str(error):  # another process was faster
-                    raise
+        if any(text(group["name"]) == CONSUMER_GROUP for group in groups):
+            return False
+        try:
+            self._redis.xgroup_create(self._stream, CONSUMER_GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if "BUSYGROUP" not in str(error):  # another process was faster
+                raise
+            return False
+        return True
 
     def _read_new(self, max_groups: int, block_ms: int) -> list[Any]:
         reply: Any = self._redis.xreadgroup(
@@ -277,6 +274,8 @@ class ReplayQueue:
                 continue
             try:
                 group = decode_fields(fields)
+                if not self._is_ours(group):
+                    raise ForeignEntryError("another run", f"group {group.id!r}, index {group.index}: not of this run")
             except ForeignEntryError as error:
                 self._move_aside(entry_id, fields, error)
                 continue
@@ -294,7 +293,6 @@ class ReplayQueue:
                 args=[CONSUMER_GROUP, entry_id, group_id, error.kind, ASIDE_ENTRIES, "t2po-reason", str(error), *shown],
             ),
         )
-        self._foreign.append(ForeignEntry(entry_id, text(group_id), str(error)))
         logger.warning("%s: entry %s moved aside to %s: %s", self._link.where, entry_id, self._aside, error)
 
     def _remove(self, entry_ids: list[str]) -> None:

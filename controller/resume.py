@@ -16,16 +16,16 @@ import asyncio
 import hashlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from ray.exceptions import RayActorError
 
-from controller.checkpoint import Checkpoint, CheckpointState, CheckpointStore, OutstandingGroup
+from controller.checkpoint import Checkpoint, CheckpointError, CheckpointState, CheckpointStore, OutstandingGroup
 from controller.cluster import Cluster
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
 from controller.generation import Generation
 from controller.inbox import Inbox
-from controller.run_folder import config_hash
 from controller.slots import GroupSlots
 from envs.codec import decode_turns, encode_turns
 from envs.records import Turn
@@ -37,17 +37,52 @@ LEARNER_FOLDER, POLICY_FOLDER = "learner", "policy"
 
 ROUTER_TIMEOUT_S = 60.0
 
+FREE_TO_CHANGE = ("name", "runs_dir", "metrics.port", "queue.url", "queue.timeout_s")
+"""Knobs that say where a run lives, not what it does: a resume may find them changed."""
+
 
 def model_fingerprint(policy: Path) -> str:
     """Tells one model from another by its shape: the hash of its `config.json`."""
     return hashlib.blake2b((policy / "config.json").read_bytes(), digest_size=8).hexdigest()
 
 
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """The knobs that make a run what it is, by dotted key."""
+    flat: dict[str, Any] = {}
+
+    def walk(tree: dict[str, Any], prefix: str) -> None:
+        for name, value in tree.items():
+            if isinstance(value, dict):
+                walk(value, f"{prefix}{name}.")
+            else:
+                flat[prefix + name] = value
+
+    walk(config.model_dump(mode="json"), "")
+    return {key: value for key, value in flat.items() if key not in FREE_TO_CHANGE}
+
+
+def check_settings(checkpoint: Checkpoint, config: RunConfig, source: Path) -> None:
+    """Raises when the configuration read from `source` is not the one that the run had at its checkpoint."""
+    now, then = settings_of(config), checkpoint.state.settings
+    changes = [
+        f"{key} = {now.get(key, 'unknown')!r}, was {then.get(key, 'unknown')!r}"
+        for key in sorted(now.keys() | then.keys())
+        if now.get(key) != then.get(key)
+    ]
+    if changes:
+        raise CheckpointError(
+            f"{source}: changed since step {checkpoint.step} was saved: {'; '.join(changes)}; a run goes on as it "
+            "began: restore the file, or begin a new run with these values"
+        )
+
+
 class RunState:
     """The committed state of one run."""
 
-    def __init__(self, config: RunConfig, store: CheckpointStore, cluster: Cluster) -> None:
+    def __init__(self, config: RunConfig, config_file: Path, store: CheckpointStore, cluster: Cluster) -> None:
+        """`config_file` is where `config` was read from: for the error that says it was changed."""
         self._config = config
+        self._config_file = config_file
         self._store = store
         self._cluster = cluster
         self._fingerprint = model_fingerprint(cluster.policy)
@@ -59,9 +94,14 @@ class RunState:
         """The newest committed policy as a Hugging Face folder; the start policy before the first commit."""
         return self._checkpoint.path / POLICY_FOLDER if self._checkpoint else self._cluster.policy
 
-    async def take_up(self) -> int:
-        """Loads the newest checkpoint into the learner, its weights into the engines; the steps that are done."""
+    async def find(self) -> None:
+        """Finds the newest checkpoint that is whole, and checks that it is of this run. Nothing has to be up for it."""
         self._checkpoint = await asyncio.to_thread(self._store.latest, self._fingerprint)
+        if self._checkpoint is not None:
+            check_settings(self._checkpoint, self._config, self._config_file)
+
+    async def take_up(self) -> int:
+        """Loads what `find` found into the learner, its weights into the engines; the steps that are done."""
         if self._checkpoint is None:
             return 0
         learner, step = self._cluster.learner, self._checkpoint.step
@@ -99,9 +139,8 @@ class RunState:
             step=step,
             policy_version=step,
             next_group_index=slots.next_index,
-            consumed_entries=tuple(inbox.trained_entries),
             outstanding=await self._outstanding(generation),
-            config_hash=config_hash(self._config),
+            settings=settings_of(self._config),
             model_fingerprint=self._fingerprint,
         )
         path = await asyncio.to_thread(self._store.begin, step)

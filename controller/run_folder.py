@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -37,7 +36,7 @@ from controller.config_text import as_toml
 from controller.durable_files import RunFolderError, encode_json, write_whole
 from envs.panel import Panel
 
-__all__ = ["RunFolder", "RunFolderError", "config_hash", "versions"]
+__all__ = ["RunFolder", "RunFolderError", "versions"]
 
 PACKAGES = (
     "t2po", "deepspeed", "gymnasium", "msgspec", "numpy", "ray", "redis", "tokenizers", "torch", "transformers",
@@ -192,11 +191,6 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def config_hash(config: RunConfig) -> str:
-    """A short name for a configuration: equal trees, equal hash."""
-    return hashlib.blake2b(encode_json(config.model_dump(mode="json")), digest_size=8).hexdigest()
 
 
 def versions() -> dict[str, str]:

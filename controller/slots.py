@@ -22,7 +22,7 @@ class GroupSlots:
 
     def __init__(self, max_staleness: int, groups_per_step: int, *, next_index: int = 0, version: int = 0) -> None:
         self.capacity = (max_staleness + 1) * groups_per_step
-        self.max_staleness = max_staleness
+        self._groups_per_step = groups_per_step
         self.version = version
         self._next = next_index
         self._issued_at: dict[int, int] = {}
@@ -42,6 +42,15 @@ class GroupSlots:
     def held(self) -> int:
         """Groups issued and not yet consumed."""
         return len(self._issued_at)
+
+    @property
+    def most_through_next_step(self) -> int:
+        """Groups that can be finished until the next step is committed, that step's own included.
+
+        Asked between two steps, when all that was consumed is settled. The next step consumes groups_per_step of the
+        groups that are held; while it is being saved the slots are filled again. After a resume more are held.
+        """
+        return max(self.capacity + self._groups_per_step, self.held)
 
     def take(self) -> int:
         """Issues the next group; its index."""
@@ -69,11 +78,6 @@ class GroupSlots:
             lag = max(lag, step - self._issued_at.pop(index))
             self._consumed[index] = step
         return lag
-
-    def drop(self, index: int) -> None:
-        """The group will never be trained; its slot is free. Later groups move up, which only lowers their lag."""
-        if self._issued_at.pop(index, None) is None:
-            raise SlotError(f"group {index} holds no slot, so it cannot be dropped")
 
     def publish(self, version: int) -> int:
         """Version `version` is live on every server; how many slots that frees."""

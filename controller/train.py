@@ -43,7 +43,8 @@ from controller.cluster import Cluster, describe
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
 from controller.evaluate import comparison, evaluate, lines_of, was_evaluated, write_result
-from controller.generation import Generation, index_of
+from controller.generation import Generation, group_name, index_of
+from controller.heartbeat import beating
 from controller.inbox import Inbox
 from controller.live_view import LiveView
 from controller.metrics import MetricsLog, StepMetrics
@@ -52,7 +53,7 @@ from controller.player import Player
 from controller.ray_session import clean_up_after
 from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
-from controller.run_folder import RunFolder
+from controller.run_folder import CONFIG, RunFolder
 from controller.slots import GroupSlots
 from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
 from controller.task_order import TaskOrder
@@ -113,7 +114,8 @@ class TrainingRun:
         self.busy = BusyMeter()
         self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
         self.player = Player(self.cluster)
-        self.state = RunState(config, CheckpointStore(folder.checkpoints, config.checkpoint.keep_last), self.cluster)
+        store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last)
+        self.state = RunState(config, folder.path / CONFIG, store, self.cluster)
         self.slots: GroupSlots
         self.generation: Generation
         self.endpoint: MetricsEndpoint | None = None
@@ -126,13 +128,14 @@ class TrainingRun:
         with StopSignal(self.view.note) as stop:
             async with contextlib.AsyncExitStack() as ending:
                 await stop.unless(self._start(ending))
-                await self._train(stop)
+                await beating(self._train(stop), self._come_round)
 
     async def _start(self, ending: contextlib.AsyncExitStack) -> None:
         """Every part, then the committed state of the run, if there is one. `ending` undoes it, in reverse order."""
         self.view.note("starting Ray, the inference engine, the environments, the learner and the replay queue")
         began = time.monotonic()
-        config = self.config
+        config, size = self.config, self.config.rollout.groups_per_step
+        await self.state.find()  # before anything is started: it may say that the run cannot go on
         self.endpoint = open_endpoint(config.metrics.port)
         if self.endpoint:
             ending.callback(self.endpoint.close)
@@ -141,12 +144,23 @@ class TrainingRun:
             ending.push_async_callback(asyncio.to_thread, server.stop)
         # The queue first: it is there in a second, or says at once why not.
         queue = await asyncio.to_thread(self._open_queue, server)
-        self.inbox = Inbox(queue, max_pull=2 * config.rollout.groups_per_step)
+        self.inbox = Inbox(queue, max_pull=2 * size)
         ending.callback(self.inbox.close)
         ending.push_async_callback(self.cluster.stop)
         ending.callback(self._say, "run", "ending")
-        await self.cluster.start()
+        await beating(self.cluster.start(), self._beat)
         self.done = await self.state.take_up()
+        self.slots = GroupSlots(config.rollout.max_staleness, size, next_index=self.done * size, version=self.done)
+        self.generation = Generation(
+            self.run_id,
+            config.rollout.group_size,
+            config.steps * size,
+            self.player,
+            self.slots,
+            TaskOrder(self.train_panel.tasks, config.seed),
+            push=self.inbox.push,
+            note=self._note_under_way,
+        )
         self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
         ending.callback(self.audit.close)
         self.metrics = MetricsLog(self.folder.metrics, self.done if self.resumed else None)
@@ -165,6 +179,7 @@ class TrainingRun:
             self.config.queue.max_groups,
             self.config.queue.timeout_s,
             revive=server.ensure_alive if server else None,
+            is_ours=lambda group: group.id == group_name(self.run_id, group.index),
         )
 
     async def _train(self, stop: StopSignal) -> None:
@@ -179,18 +194,6 @@ class TrainingRun:
 
     async def _loops(self, stop: StopSignal) -> None:
         """Generation, updates and supervision side by side, until the last step, a stop, or the first failure."""
-        config, size = self.config, self.config.rollout.groups_per_step
-        self.slots = GroupSlots(config.rollout.max_staleness, size, next_index=self.done * size, version=self.done)
-        self.generation = Generation(
-            self.run_id,
-            config.rollout.group_size,
-            config.steps * size,
-            self.player,
-            self.slots,
-            TaskOrder(self.train_panel.tasks, config.seed),
-            push=self.inbox.push,
-            note=self._note,
-        )
         refilled = await self.state.refill(self.inbox, self.slots, self.generation)
         if self.done or self.slots.held:
             self.view.note(refilled)
@@ -202,7 +205,7 @@ class TrainingRun:
             self.busy,
             trajectories=self.folder.trajectories,
             damaged=lambda names: self.generation.again(map(index_of, names)),
-            come_round=lambda: self._come_round(stop),
+            come_round=stop.check,
             say=self._say,
         )
         self.busy.shares([])  # the time before the first step belongs to no step
@@ -232,22 +235,23 @@ class TrainingRun:
             self.generation.wake()
             for group in groups:
                 self._note("trained", group=group.id, trajectories=[one.id for one in group.trajectories])
+            values["foreign_entries"] = float(await self.inbox.num_foreign())
             step = StepMetrics(step=self.done, values=values)
             self.metrics.write(step)
             if self.endpoint:
                 self.endpoint.observe(step)
             self.view.step(self.done, values)
-            if self._checkpoint_is_due(values["queue_depth"]):
+            if self._checkpoint_is_due():
                 await self._commit()
             if config.eval.every_steps and self.done % config.eval.every_steps == 0 and self.done < config.steps:
                 await stop.unless(self._evaluate("during", watched=True))
             stop.check()
 
-    def _checkpoint_is_due(self, queue_depth: float) -> bool:
+    def _checkpoint_is_due(self) -> bool:
         """Every so many steps, at the end, and before the queue is full: places become free only with a commit."""
         config = self.config
-        is_full = queue_depth + 2 * config.rollout.groups_per_step > config.queue.max_groups
-        return self.done % config.checkpoint.every_steps == 0 or self.done == config.steps or is_full
+        will_fill = self.inbox.num_trained + self.slots.most_through_next_step > config.queue.max_groups
+        return self.done % config.checkpoint.every_steps == 0 or self.done == config.steps or will_fill
 
     async def _commit(self) -> None:
         self._say("learner", f"saving step {self.done}")
@@ -267,13 +271,15 @@ class TrainingRun:
         await asyncio.to_thread(write_result, result, self.folder.evaluations, label)
         self._say("run", "training")
 
-    def _come_round(self, stop: StopSignal) -> None:
-        """Called at least every second while the loop waits."""
-        stop.check()
+    def _beat(self) -> None:
         if self.endpoint:
             self.endpoint.beat()
+
+    def _come_round(self) -> None:
+        """Every second. A stop is not looked for here: it waits until the step under way is done."""
+        self._beat()
         count, groups = self.player.live, self.generation.num_under_way
-        self._say("rollouts", f"{count} trajectories of {groups} groups under way")
+        self._say("rollouts", f"{count} trajectories under way, {groups} groups")
         for name, status in sorted(self.cluster.status.items()):
             self._say(name, describe(status))
 
@@ -281,8 +287,12 @@ class TrainingRun:
         self.view.part(part, doing)
 
     def _note(self, event: str, **fields: Any) -> None:
-        """An event of the audit, with the number of the last finished step."""
+        """An event of the audit about finished steps, with the number of the last one."""
         self.audit.write(event, **fields, step=self.done)
+
+    def _note_under_way(self, event: str, **fields: Any) -> None:
+        """An event of the audit about the rollouts, with the number of the step under way."""
+        self.audit.write(event, **fields, step=self.done + 1)
 
 
 def _log_to(path: Path) -> None:

@@ -175,10 +175,20 @@ def test_attempt_that_is_made_again_after_a_kill() -> None:
     report = judge([issued(0), given_up, other, resumed(0), issued(0), queued(0), trained(0, 1), committed(1)])
     assert report.clean and report.groups == {"g0": "trained"}
     assert report.trajectories == dict.fromkeys(names(0), "trained") | {"r-g0/0/a1": "dropped"}
-    assert report.drop_reasons == {"played again after a resume": 1}
+    assert report.drop_reasons == {"played again": 1}
     from_queue = judge([issued(0), given_up, other, resumed(0), other | {"event": "trained", "step": 1}, committed(1)])
     assert from_queue.clean and from_queue.drop_reasons == {"actor died": 1}
     assert from_queue.trajectories == {"r-g0/0": "dropped", "r-g0/0/a1": "trained", "r-g0/1": "trained"}
+
+
+def test_group_that_the_queue_lost_is_made_again_under_the_same_ids() -> None:
+    """In the same life of the run: what was given up or queued before the second issue is no contradiction."""
+    given_up = {"event": "dropped", "group": "g0", "trajectories": ["r-g0/0"], "reason": "actor died", "step": 1}
+    lost = queued(0) | {"trajectories": ["r-g0/0/a1", "r-g0/1"]}
+    report = judge([issued(0), given_up, lost, issued(0), queued(0), trained(0, 1), committed(1)])
+    assert report.problems == [] and report.groups == {"g0": "trained"}
+    assert report.trajectories == dict.fromkeys(names(0), "trained") | {"r-g0/0/a1": "dropped"}
+    assert report.drop_reasons == {"played again": 1}
 
 
 @pytest.mark.parametrize(

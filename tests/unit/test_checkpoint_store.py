@@ -52,14 +52,10 @@ def test_no_checkpoint_yet(store: CheckpointStore) -> None:
 def test_everything_comes_back(store: CheckpointStore) -> None:
     turns = a_group().trajectories[0].turns
     fields: dict[str, Any] = {
-        "trained_groups": ("r-g000001", "r-g000000"),
-        "consumed_entries": ("1795403137092-0",),
         "outstanding": (
             OutstandingGroup(id="r-g000002", index=2, task_id="t", live={"r-g000002/0": encode_turns(turns)}),
         ),
-        "counters": {"dropped": 3, "seconds": 1.5},
-        "random_states": {"order": b"\x00\xff"},
-        "config_hash": "c",
+        "settings": {"seed": 3, "learner.lr": 1e-3, "env.name": "alfworld"},
         "model_fingerprint": "m",
     }
     committed = write(store, 3, **fields)
@@ -251,7 +247,7 @@ def test_full_and_read_only_disk(tmp_path: Path) -> None:
             (folder / "big").write_bytes(b"x" * 2**20)
         assert store.latest() is not None
         with pytest.raises(CheckpointError, match=r"cannot commit checkpoint 3: No space left on device; free space"):
-            write(store, 3, random_states={"big": b"x" * 2**20})
+            write(store, 3, settings={"big": "x" * 2**20})
         found = store.latest()
         assert found is not None and found.step == 1
         write(store, 4)  # the leftover of 3 is gone, so there is space

@@ -72,7 +72,7 @@ def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, override: str
         (["tti.min_tokens=40", "tti.think_cap=40"], "tti.min_tokens = 40: must be below tti.think_cap = 40"),
         (["rollout.group_size=1"], "rollout.group_size = 1: advantage.algorithm = 'gigpo' compares siblings"),
         (["env.eval_panel=train"], "env.eval_panel = 'train': must differ from env.train_panel"),
-        (["queue.max_groups=15"], "queue.max_groups = 15: must hold rollout.groups_per_step x"),
+        (["queue.max_groups=23"], "queue.max_groups = 23: must hold rollout.groups_per_step x"),
     ],
 )
 def test_impossible_combinations_are_named(tmp_path: Path, overrides: list[str], piece: str) -> None:

@@ -121,6 +121,30 @@ def test_generation_makes_lost_groups_again_from_what_is_known() -> None:
     asyncio.run(run())
 
 
+def test_generation_group_is_never_made_twice_at_the_same_time() -> None:
+    """Asked for while it waits, while its task has not begun, and while it is under way."""
+
+    async def run() -> None:
+        slots = GroupSlots(0, 2, next_index=4, version=2)
+        slots.adopt(4)
+        slots.adopt(5)
+        scene = Scene(FakePlayer({4: 0.02}), slots)
+        scene.generation.again([4])
+        scene.generation.again([4, 5, 5])
+        running = asyncio.create_task(scene.generation.run())
+        asyncio.get_running_loop().call_soon(scene.generation.again, [4, 5])  # before the groups' tasks begin
+        await asyncio.sleep(0.01)
+        scene.generation.again([4])
+        await asyncio.sleep(0.05)
+        assert not running.done()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        assert [group.index for group in scene.pushed] == [5, 4]
+        assert [event for event, _ in scene.events].count("issued") == 2
+
+    asyncio.run(run())
+
+
 def test_generation_tells_what_is_under_way() -> None:
     async def run() -> None:
         scene = Scene(FakePlayer({0: 5.0}), GroupSlots(0, 1))

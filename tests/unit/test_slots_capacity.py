@@ -45,26 +45,42 @@ def test_slots_free_only_after_consumption_and_newer_weights() -> None:
     assert slots.take() == 2
 
 
-def test_slots_dropping_groups_keeps_the_bound() -> None:
-    rng = random.Random(3)
-    slots = GroupSlots(1, 2)
-    step = worst = 0
-    ready: list[int] = []
-    waiting: list[int] = []
-    while step < 100:
-        while slots.free:
-            waiting.append(slots.take())
-        head = waiting.pop(0)
-        if rng.random() < 0.3:
-            slots.drop(head)
-            continue
-        ready.append(head)
-        if len(ready) == 2:
-            worst = max(worst, slots.consume(ready, step))
-            step += 1
-            slots.publish(step)
-            ready = []
-    assert worst <= 1
+@pytest.mark.parametrize("max_staleness", [0, 1, 2, 4])
+@pytest.mark.parametrize("spare", [0, 1, 5, 23])
+def test_slots_commits_in_time_keep_the_queue_from_filling(max_staleness: int, spare: int) -> None:
+    """Committed only when the bound says so, at most one step late while saving: no push ever finds the queue full."""
+    size = 4
+    max_groups = (max_staleness + 2) * size + spare
+    rng = random.Random(spare)
+    slots = GroupSlots(max_staleness, size)
+    queued: set[int] = set()
+    trained: list[int] = []
+    most = commits = 0
+
+    def generate(eagerness: float) -> None:
+        """Fast rollouts finish all that they may before anybody trains, slow ones only some of it."""
+        nonlocal most
+        while slots.free and rng.random() < eagerness:
+            queued.add(slots.take())
+        most = max(most, len(queued) + len(trained))
+
+    for step in range(300):
+        eagerness = rng.choice([0.3, 0.9, 1.0])
+        generate(eagerness)
+        wanted = list(range(step * size, (step + 1) * size))
+        while not queued.issuperset(wanted):
+            generate(1.0)
+        slots.consume(wanted, step)
+        queued.difference_update(wanted)
+        trained += wanted
+        slots.publish(step + 1)
+        if len(trained) + slots.most_through_next_step > max_groups:
+            generate(1.0)  # while it is being saved
+            trained.clear()
+            commits += 1
+    assert most <= max_groups
+    assert most > max_groups - size, "committed earlier than needed"
+    assert commits <= 300 // max(1, (max_groups - slots.capacity) // size)
 
 
 def test_slots_after_resume_hold_more_groups_than_capacity() -> None:
@@ -72,6 +88,7 @@ def test_slots_after_resume_hold_more_groups_than_capacity() -> None:
     for index in range(4, 9):
         slots.adopt(index)
     assert slots.free == 0
+    assert slots.most_through_next_step == 5
     for step in (2, 3):
         slots.consume([2 * step, 2 * step + 1], step)
         slots.publish(step + 1)
@@ -91,5 +108,3 @@ def test_slots_refuse_what_the_loop_must_never_do() -> None:
         slots.publish(0)
     with pytest.raises(SlotError, match="cannot be adopted"):
         slots.adopt(0)
-    with pytest.raises(SlotError, match="cannot be dropped"):
-        slots.drop(5)
