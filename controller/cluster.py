@@ -171,6 +171,8 @@ class Cluster:
         async def start() -> None:
             await self._keeper.tell(name, None)
             self._actors.kill(self.inference[name])  # the dead one, or an earlier replacement that did not come up
+            if name in self.status:
+                await asyncio.to_thread(self._session.end_children_of, self.status[name]["pid"])
             self.inference[name] = self._actors.inference()
             await self._start_inference(name)
             if self._weights is not None:

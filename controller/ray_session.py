@@ -18,6 +18,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -49,6 +50,7 @@ class RaySession:
         self._ended = threading.Event()
         self._roots: list[psutil.Process] = []
         self._family: dict[int, psutil.Process] = {}
+        self._parents: dict[int, int] = {}
         self._run_folder = run_folder
         self._reaper: Reaper | None = None
 
@@ -96,10 +98,18 @@ class RaySession:
         """Notes Ray's processes and their children (engines): once a parent is dead nobody knows whose they were."""
         for root in self._roots:
             with contextlib.suppress(psutil.Error):
-                self._family.update((process.pid, process) for process in [root, *root.children(recursive=True)])
+                for process in [root, *root.children(recursive=True)]:
+                    self._family[process.pid] = process
+                    self._parents.setdefault(process.pid, process.ppid())  # of its birth: orphans get another one
         self._family = {pid: process for pid, process in self._family.items() if process.is_running()}
+        self._parents = {pid: parent for pid, parent in self._parents.items() if pid in self._family}
         if self._reaper is not None:
             self._reaper.watch(self._family.values())
+
+    def end_children_of(self, pid: int) -> None:
+        """Ends what an actor that is dead by now had started: an engine does not notice, and keeps its memory."""
+        with self._lock:
+            end_processes([self._family[child] for child in _descendants(pid, self._parents)], patience_s=0.0)
 
     def stop(self) -> None:
         """Ends Ray and whatever its actors started, waits until nothing is left, removes the folder."""
@@ -135,6 +145,12 @@ class RaySession:
             if log.stat().st_size > EMPTY_LOG_BYTES and not log.parent.parent.is_symlink():
                 kept.mkdir(exist_ok=True)
                 shutil.copy(log, kept / f"{log.stem.rsplit('-', 1)[1]}{log.suffix}")
+
+
+def _descendants(pid: int, parents: Mapping[int, int]) -> list[int]:
+    """Children and their children, by the table process -> parent."""
+    children = [child for child, parent in parents.items() if parent == pid]
+    return children + [one for child in children for one in _descendants(child, parents)]
 
 
 def clean_up_after(run_folder: Path) -> int:
