@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from actors.settings import InferenceSettings
-from actors.think_markers import DEFAULT_QUEUE, build_automaton, queue_tokens, token_pieces
+from actors.settings import InferenceSettings, TTISettings
+from actors.think_markers import DEFAULT_QUEUE, build_automaton, check_cap_acts, queue_tokens, token_pieces
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -67,7 +67,7 @@ def check_model_folder(model_path: str, settings: InferenceSettings) -> None:
         )
 
 
-def make_engine(model_path: str, settings: InferenceSettings, seed: int) -> tuple[AsyncLLM, Any]:
+def make_engine(model_path: str, settings: InferenceSettings, tti: TTISettings, seed: int) -> tuple[AsyncLLM, Any]:
     """The engine and its tokenizer. Blocks for as long as the engine takes to start."""
     from vllm.config import WeightTransferConfig
     from vllm.engine.arg_utils import AsyncEngineArgs
@@ -104,9 +104,10 @@ def make_engine(model_path: str, settings: InferenceSettings, seed: int) -> tupl
     )
     config = arguments.create_model_config()
     tokenizer = cached_tokenizer_from_config(config)
-    # A tokenizer that cannot write the markers is found here, not by the engine at its first request.
+    # A tokenizer that cannot write the markers, or not in so few tokens, is found here, not by the first request.
     pieces = token_pieces(tokenizer, config.get_vocab_size())
     queue_tokens(tokenizer, DEFAULT_QUEUE, build_automaton(pieces))
+    check_cap_acts(tokenizer, tti, settings.response_tokens)
     return AsyncLLM.from_engine_args(arguments), tokenizer
 
 

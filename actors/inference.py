@@ -11,7 +11,6 @@ import gc
 import itertools
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +31,7 @@ from actors.engine import (
     prepare_environment,
 )
 from actors.settings import InferenceSettings, TTISettings
+from actors.tti_request import RequestRefused
 from envs.records import Candidate, SignalRange
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class InferenceServer:
         before = set(child_processes())
         try:
             prepare_environment(settings)
-            starting = asyncio.to_thread(make_engine, model_path, settings, seed)
+            starting = asyncio.to_thread(make_engine, model_path, settings, tti, seed)
             engine, self._tokenizer = await asyncio.wait_for(starting, settings.start_timeout_s)
             self._engine = engine
             await asyncio.wait_for(engine.update_weight_version("0"), settings.start_timeout_s)
@@ -112,10 +112,6 @@ class InferenceServer:
         if self._state != "failed":
             self._enter("stopped")
         await self._close("the server was stopped")
-
-    async def set_tti(self, tti: TTISettings) -> None:
-        """Settings of thoughts from the next request on (calibration changes them during a run)."""
-        self._tti = tti
 
     async def status(self) -> dict[str, Any]:
         if self._state == "ready" and self._engine is not None and self._engine.errored:
@@ -168,7 +164,7 @@ class InferenceServer:
     async def generate(
         self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec
     ) -> Candidate:
-        """One reply. `gamma` and `kept` are the router's to fill in."""
+        """One reply; `gamma` and `kept` are the router's to fill in. RequestRefused: asking again is of no use."""
         task = asyncio.create_task(self._reply(request_id, prompt_ids, seed, signal_range, sampling))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
@@ -186,13 +182,6 @@ class InferenceServer:
                 raise InferenceError(self._unusable(f"request {request_id}")) from None
             raise
 
-    async def generate_many(
-        self, requests: Sequence[tuple[str, ArrayLike, int, SignalRange, SamplingSpec]]
-    ) -> list[Candidate | Exception]:
-        """Several replies by one call; a request that fails gives its exception, the others their Candidates."""
-        replies = await asyncio.gather(*(self.generate(*request) for request in requests), return_exceptions=True)
-        return [r if isinstance(r, (Candidate, Exception)) else InferenceError(repr(r)) for r in replies]
-
     def _forget(self, task: asyncio.Task[Candidate]) -> None:
         self._tasks.discard(task)
         self._note_busy()
@@ -207,7 +196,7 @@ class InferenceServer:
         prompt = np.asarray(prompt_ids, np.int64).tolist()
         limit = self._settings.prompt_tokens + self._settings.response_tokens
         if not prompt or len(prompt) + sampling.max_tokens > limit:
-            raise InferenceError(
+            raise RequestRefused(
                 f"request {request_id}: {len(prompt)} prompt tokens + {sampling.max_tokens} reply tokens must be "
                 f"between 1 and {limit} (inference.prompt_tokens + inference.response_tokens)"
             )
@@ -231,6 +220,8 @@ class InferenceServer:
             if type(error).__name__ == "EngineDeadError":
                 await self._fail(f"the engine died: {error}")
                 raise InferenceError(self._unusable(f"request {request_id}")) from error
+            if isinstance(error, ValueError):  # vLLM's word, and `actors.tti_request`'s, for settings out of range
+                raise RequestRefused(f"request {request_id}: {error}") from error
             raise
         if statistics is None:
             raise InferenceError(f"request {request_id}: the engine kept no statistics of it")

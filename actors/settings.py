@@ -12,6 +12,9 @@ from pydantic import Field
 
 from envs.settings import Section
 
+MARK_TOKENS = 4
+"""Tokens that `<think>` and the forced `</think>`, newline, `<action>` take at least; most tokenizers need more."""
+
 
 class TTISettings(Section):
     """Token-level thinking intervention: ends a thought whose information gain has saturated (METHOD section 3)."""
@@ -19,7 +22,7 @@ class TTISettings(Section):
     enabled: bool = Field(True, description="Whether thoughts are ended inside the engine.")
     think_cap: int = Field(40, ge=1, description="Hard cap on thinking tokens (L_max), tokens.")
     min_tokens: int = Field(6, ge=1, description="Thinking tokens before which it never fires (L_min), tokens.")
-    window: int = Field(3, ge=1, description="N: the mean is over the last N+1 values of |ΔM|.")
+    window: int = Field(3, ge=1, le=1000, description="N: the mean is over the last N+1 values of |ΔM|.")
     epsilon: float = Field(0.05, ge=0, description="Fires when the window mean of |ΔM| is below this.")
     alpha: float = Field(0.4, ge=0, le=1, description="Weight of the entropy part of M; the rest is confidence.")
     top_j: int = Field(20, ge=1, description="Most likely tokens that the confidence averages over (j).")

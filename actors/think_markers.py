@@ -18,13 +18,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.settings import TTISettings
+
 THINK_OPEN = "<think>"
 THINK_CLOSE = "</think>"
 DEFAULT_QUEUE = "</think>\n<action>"
 
 
 class MarkerError(ValueError):
-    """A tokenizer that cannot write the markers, or markers that cannot be followed."""
+    """A tokenizer that cannot write the markers, markers that cannot be followed, or replies too short for them."""
 
 
 class Tokenizer(Protocol):
@@ -123,3 +125,16 @@ def queue_tokens(tokenizer: Tokenizer, text: str, automaton: ThoughtAutomaton) -
     if not tokens or automaton.run(automaton.first_inside, tokens) != automaton.done:
         raise MarkerError(f"forced queue {text!r}: does not end a thought; it must contain the closing marker")
     return tokens
+
+
+def check_cap_acts(tokenizer: Tokenizer, tti: TTISettings, response_tokens: int) -> None:
+    """Raises MarkerError when a thought as long as the cap leaves no room for the queue and a token of the action:
+    the cap would never act (`actors.uncertainty`: nothing fires unless the whole queue fits into the reply)."""
+    opening, queue = (len(tokenizer.encode(text, add_special_tokens=False)) for text in (THINK_OPEN, DEFAULT_QUEUE))
+    needed = opening + tti.think_cap + queue + 1
+    if tti.enabled and needed > response_tokens:
+        raise MarkerError(
+            f"tti.think_cap = {tti.think_cap}: never acts in a reply of inference.response_tokens = {response_tokens}, "
+            f"because this tokenizer writes {THINK_OPEN!r} in {opening} and {DEFAULT_QUEUE!r} in {queue} tokens; "
+            f"set inference.response_tokens to {needed} or more, or lower tti.think_cap"
+        )

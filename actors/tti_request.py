@@ -1,7 +1,8 @@
 """What one request asks of TTI: `SamplingParams.extra_args["t2po"]`.
 
-Owns: the names, defaults and limits of the settings a request may bring. Called by `actors.tti_processor` (front end:
-validation; engine: admission) and, for the key, by `actors.inference`. Must not know: rows, tensors, tokenizers.
+Owns: the names, defaults and limits of the settings a request may bring, `RequestRefused`. Called by
+`actors.tti_processor` (front end: validation; engine: admission), `actors.candidate` and `actors.inference`. Must not
+know: rows, tensors, tokenizers.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 EXTRA_ARGS_KEY = "t2po"
 EMPTY_RANGE = (math.inf, -math.inf, math.inf, -math.inf)
+
+
+class RequestRefused(ValueError):
+    """A request that no engine can answer as it is: asking again, or another engine, cannot help."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -134,13 +134,9 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _eval(options: argparse.Namespace) -> int:
-    from controller.run_folder import RunFolder
-
-    folder = _run_folder(options.folder)
-    panel = options.panel or RunFolder.read(folder).config().env.eval_panel
     from controller.evaluate import run_evaluation
 
-    return run_evaluation(folder, panel, options.changes)
+    return run_evaluation(_run_folder(options.folder), options.panel, options.changes)
 
 
 def _status(options: argparse.Namespace) -> int:
@@ -159,9 +155,9 @@ def _config(options: argparse.Namespace) -> int:
 
 def _coldstart(options: argparse.Namespace) -> int:
     config = _load(options)
-    from controller.coldstart import prepare_policy
+    from controller.coldstart import write_policy
 
-    print(prepare_policy(config, options.to, lambda line: print(line, flush=True)))
+    print(write_policy(config, options.to, lambda line: print(line, flush=True)))
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 
-from actors.settings import InferenceSettings, RolloutSettings, TDSSettings, TTISettings
+from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
 from controller.knobs import knobs
 from envs.settings import EnvSettings, Section
 from learner.settings import AdvantageSettings, ColdstartSettings, LearnerSettings
@@ -89,10 +89,16 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _check_across_sections(self) -> RunConfig:
         problems = []
-        if self.tti.enabled and self.tti.think_cap >= self.inference.response_tokens:
+        room = self.inference.response_tokens - MARK_TOKENS
+        if self.tti.enabled and self.tti.think_cap >= room:
             problems.append(
-                f"tti.think_cap = {self.tti.think_cap}: must be below inference.response_tokens = "
-                f"{self.inference.response_tokens}, or it never acts"
+                f"tti.think_cap = {self.tti.think_cap}: must be below inference.response_tokens - {MARK_TOKENS} = "
+                f"{room}, or it never acts: the marks around a thought take {MARK_TOKENS} tokens or more"
+            )
+        if self.tti.enabled and self.tti.window + 1 >= self.tti.think_cap:
+            problems.append(
+                f"tti.window = {self.tti.window}: must be below tti.think_cap - 1 = {self.tti.think_cap - 1}, or no "
+                "thought is long enough for it"
             )
         if self.tti.enabled and self.tti.min_tokens >= self.tti.think_cap:
             problems.append(

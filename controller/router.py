@@ -19,6 +19,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Protocol
 
 from actors.settings import TDSSettings
+from actors.tti_request import RequestRefused
+from controller.causes import cause_of
 from controller.live_turns import LiveTurns
 from envs.records import NOT_MEASURED, Candidate, Int32, SignalRange, Turn, TurnReply, TurnRequest
 from envs.seeds import derive_seed
@@ -34,11 +36,11 @@ MAX_REMEMBERED_GROUPS = 4096
 
 
 class TurnFailed(RuntimeError):
-    """No server gave a candidate before the deadline; the message names the turn and the last failure."""
+    """No server gave a candidate before the deadline, or none ever will; names the turn and the last failure."""
 
 
 class Server(Protocol):
-    """One inference server, as the router sees it."""
+    """One inference server, as the router sees it. RequestRefused is final, any other error is not."""
 
     name: str
 
@@ -145,6 +147,9 @@ class Router:
                     return await load.server.generate(
                         request_id, request.prompt_ids, seed, request.signal_range, sampling
                     )
+            except RequestRefused as error:
+                where = f"{request.trajectory_id}, turn {request.turn}"
+                raise TurnFailed(f"{where}: {name} refused it: {cause_of(error)}") from error
             except Exception as error:  # the boundary that retries: whatever a server dies of, another is asked
                 last = f"{name}: {type(error).__name__}: {error}" if str(error) else f"{name}: {type(error).__name__}"
                 failures += 1
@@ -181,10 +186,6 @@ class Router:
             self._loads.pop(name, None)
         else:
             self._loads[name] = _Load(server)
-
-    def record(self, trajectory_id: str, turn: Turn) -> None:
-        """Adds the trajectory's next accepted turn."""
-        self._kept.record(trajectory_id, len(self._kept.of(trajectory_id)), (turn,))
 
     def live(self, trajectory_id: str) -> tuple[Turn, ...]:
         """The accepted turns so far; another environment actor can go on from there."""

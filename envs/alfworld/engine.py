@@ -98,9 +98,6 @@ class Engine:
         near = self.game.at_location[self.here]
         return self.game.receptacles[near[0]] if near else ""
 
-    def is_admissible(self, command: str) -> bool:
-        return command in _ALWAYS or command in self.game.go_commands[self.here] or command in self._local_moves()
-
     def step(self, command: str) -> tuple[str, float, bool]:
         """Play one command: (observation, 1.0 when the goal holds else 0.0, done)."""
         command = command.strip()

@@ -1,7 +1,7 @@
 """The embedded suite: small games in train rooms and unseen rooms, the same on every machine.
 
-Owns: how the suite is made and where it lies. Called by `envs.panel` (through `suite_games`), `check` and the
-tests. Must not know: prompts, rewards, settings.
+Owns: how the suite is made and where it lies. Called by `envs.alfworld.games` (which reads it), the command below
+and the tests. Must not know: prompts, rewards, settings.
 
 Regenerate with `python -m envs.alfworld.suite`; a test checks that this gives the stored games again.
 The games are small on purpose: 4 to 8 receptacles and 2 to 5 distractors, no two receptacles at one location,
@@ -22,7 +22,6 @@ from envs.alfworld.expert import SearchExpert
 from envs.alfworld.floorplans import ROOM_KINDS, train_scenes, unseen_scenes
 from envs.alfworld.generator import GameData, NoSuchGame, generate_game, possible_task_types
 from envs.alfworld.planner import plan
-from envs.data_folder import DataError
 
 SUITE_FILE = Path(__file__).parent / "data" / "suite.jsonl.xz"
 PANEL_SIZES = {"train": 2560, "seen": 140, "unseen": 256}
@@ -114,18 +113,6 @@ def encode_suite(games: list[GameData]) -> bytes:
 
 def suite_hash(encoded: bytes) -> str:
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
-
-
-@cache
-def suite_games(panel: str) -> tuple[GameData, ...]:
-    """The games of one embedded panel, in panel order."""
-    if panel not in PANEL_SIZES:
-        raise DataError(f"panel {panel!r} is not embedded: use one of {', '.join(PANEL_SIZES)}")
-    try:
-        lines = lzma.decompress(SUITE_FILE.read_bytes()).decode().splitlines()
-        return tuple(game for line in lines if (game := json.loads(line))["panel"] == panel)
-    except (OSError, lzma.LZMAError, ValueError) as error:
-        raise DataError(f"{SUITE_FILE}: {error}; regenerate it with python -m envs.alfworld.suite") from error
 
 
 if __name__ == "__main__":

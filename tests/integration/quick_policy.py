@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from controller.coldstart import collect_demonstrations
 from controller.config import RunConfig, validate
+from controller.demonstrations import collect_demonstrations
 from envs.chat import encode_prompt, encode_reply
 from learner.export import write_model_folder
 from learner.finetune import finetune

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.timeout(300)
 SETTINGS = InferenceSettings(
     dtype="float32", prompt_tokens=64, response_tokens=32, max_num_seqs=16, kv_cache_gib=0.25, start_timeout_s=240
 )
+TTI = TTISettings(think_cap=16)
 
 
 def test_a_server_in_a_ray_actor(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_a_server_in_a_ray_actor(tmp_path: Path) -> None:
     try:
         actor = InferenceActor.remote()
         assert ray.get(actor.status.remote(), timeout=200)["state"] == "new"
-        ray.get(actor.start.remote(path, SETTINGS, TTISettings(), 0), timeout=240)
+        ray.get(actor.start.remote(path, SETTINGS, TTI, 0), timeout=240)
         status = ray.get(actor.status.remote(), timeout=30)
         assert status["state"] == "ready" and status["version"] == 0
         spec = SamplingSpec(max_tokens=8)
@@ -66,7 +67,7 @@ def test_a_server_in_a_ray_actor(tmp_path: Path) -> None:
 def test_a_model_folder_that_does_not_exist() -> None:
     server = InferenceServer()
     with pytest.raises(InferenceError, match="nowhere.*does not exist"):
-        asyncio.run(server.start("/nowhere", SETTINGS, TTISettings(), 0))
+        asyncio.run(server.start("/nowhere", SETTINGS, TTI, 0))
     with pytest.raises(InferenceError, match="call start first"):
         asyncio.run(_generate_without_start())
 
@@ -95,12 +96,14 @@ def test_an_engine_that_does_not_start_says_why_and_leaves_no_process(tmp_path: 
 
     async def scene() -> None:
         with pytest.raises(InferenceError, match="1024 positions, fewer than .* = 5032"):
-            await InferenceServer().start(path, too_long, TTISettings(), 0)
+            await InferenceServer().start(path, too_long, TTI, 0)
         with pytest.raises(InferenceError, match="the tokenizer writes it as"):
-            await InferenceServer().start(str(no_markers), SETTINGS, TTISettings(), 0)
+            await InferenceServer().start(str(no_markers), SETTINGS, TTI, 0)
+        with pytest.raises(InferenceError, match="tti.think_cap = 28.*set inference.response_tokens to 33"):
+            await InferenceServer().start(path, SETTINGS, TTISettings(think_cap=28), 0)
         server = InferenceServer()
         with pytest.raises(InferenceError, match="did not start"):
-            await server.start(str(broken), SETTINGS, TTISettings(), 0)
+            await server.start(str(broken), SETTINGS, TTI, 0)
         status = await server.status()
         assert status["state"] == "failed" and str(broken) in status["reason"]
         with pytest.raises(InferenceError, match="inference server is failed"):

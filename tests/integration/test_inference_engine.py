@@ -15,13 +15,14 @@ from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
 from actors.inference import InferenceError, InferenceServer, SamplingSpec
 from actors.settings import InferenceSettings, TTISettings
+from actors.tti_request import RequestRefused
 from envs.records import Candidate, SignalRange
 from tests.integration import random_policy
 from tests.unit import uncertainty_oracle as oracle
 
 pytestmark = pytest.mark.timeout(300)
 
-QUIET = TTISettings(epsilon=0.0, think_cap=60)
+QUIET = TTISettings(epsilon=0.0, think_cap=56)
 MAX_TOKENS = 48
 
 
@@ -46,7 +47,8 @@ class Engine:
         return self.runner.run(coroutine)
 
     def tti(self, **changes: Any) -> None:
-        self.run(self.server.set_tti(QUIET.model_copy(update=changes)))
+        """Settings of thoughts from the next request on."""
+        self.server._tti = QUIET.model_copy(update=changes)
 
     def prompt(self, number: int) -> np.ndarray:
         return np.random.default_rng(number).integers(440, random_policy.VOCABULARY, size=20 + number % 40)
@@ -229,15 +231,25 @@ def test_logprobs_are_raw_whatever_the_sampling(engine: Engine) -> None:
         assert engine.mismatch_kl(candidates, engine.model) < 1e-6
 
 
-def test_many_by_one_call_with_one_that_is_refused(engine: Engine) -> None:
+def test_a_request_that_no_engine_can_answer_is_refused_beside_others_that_are_served(engine: Engine) -> None:
     engine.tti()
     spec = SamplingSpec(max_tokens=8)
     requests = [(f"m{i}", engine.prompt(i), i, SignalRange(), spec) for i in range(3)]
     requests.append(("too long", np.zeros(200, np.int32), 1, SignalRange(), spec))
     requests.append(("empty", np.zeros(0, np.int32), 1, SignalRange(), spec))
-    replies = engine.run(engine.server.generate_many(requests))
-    assert [isinstance(reply, Candidate) for reply in replies] == [True, True, True, False, False]
-    assert "too long: 200 prompt tokens" in str(replies[3])
+
+    async def scene() -> list[Any]:
+        calls = [engine.server.generate(*request) for request in requests]
+        calls.append(engine.server.generate("cold", engine.prompt(0), 0, SignalRange(), SamplingSpec(temperature=-1)))
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    replies = engine.run(scene())
+    engine.tti(window=1001)
+    with pytest.raises(RequestRefused, match="window = 1001"):
+        engine.run(engine.reply(0))
+    assert [isinstance(reply, Candidate) for reply in replies] == [True, True, True, False, False, False]
+    assert all(isinstance(reply, RequestRefused) for reply in replies[3:]), replies[3:]
+    assert "too long: 200 prompt tokens" in str(replies[3]) and "temperature" in str(replies[5])
 
 
 def test_nothing_is_kept_after_two_hundred_requests_some_aborted(engine: Engine) -> None:

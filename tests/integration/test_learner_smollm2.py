@@ -15,8 +15,11 @@ from learner.smollm2 import FetchError, fetch_smollm2
 
 
 @pytest.mark.slow
-def test_fetched_model_answers_a_question_and_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fetched_model_answers_a_question_and_is_cached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = fetch_smollm2(tmp_path)
+    assert "Converting" not in capsys.readouterr().err, "progress bars run through the live view"
     assert [path.name for path in tmp_path.iterdir()] == [folder.name]
     tokenizer = AutoTokenizer.from_pretrained(folder)
     policy = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)

@@ -193,7 +193,6 @@ def test_random_play_keeps_the_invariants(which: int, choices: list[int]) -> Non
         can = engine.admissible()
         assert can == sorted(set(can)) and {"help", "inventory", "look"} <= set(can)
         command = can[choice % len(can)]
-        assert engine.is_admissible(command) and not engine.is_admissible(command + "?")
         observation, reward, done = engine.step(command)
         assert observation != NOTHING_HAPPENS and reward == float(done) == float(engine.won())
         before = (engine.here, engine.held, [list(items) for items in engine.contents], set(engine.opened))

@@ -106,7 +106,7 @@ def test_arguments_that_do_not_exist_exit_2() -> None:
 
 
 def test_changes_may_stand_behind_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["coldstart", "alfworld", "--to", str(tmp_path), "seed=x"]) == 2
+    assert main(["coldstart", "alfworld", "--to", str(tmp_path / "new"), "seed=x"]) == 2
     assert "seed = 'x'" in capsys.readouterr().err
     for arguments in (["config", "alfworld", "--markdwn"], ["play", "alfworld", "--panel", "seen", "extra"]):
         with pytest.raises(SystemExit):
@@ -180,6 +180,24 @@ def test_status_reads_a_run_folder(
     assert "25% → 50%" in out
     assert main(["status", "secnd"]) == 2
     assert "newest: first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "piece"),
+    [
+        ("tti.thnk_cap=9", "command line: tti.thnk_cap = 9: unknown key; did you mean tti.think_cap"),
+        ("eval.top_p=2", "command line: eval.top_p = 2"),
+        ("model=/some/where", "command line: model = '/some/where': an evaluation measures the policy that the run"),
+        ("env.eval_panel=elsewhere", "elsewhere"),
+    ],
+)
+def test_eval_blames_the_command_line_for_its_changes(
+    change: str, piece: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    RunFolder.create(RunConfig(name="first"), "alfworld")
+    assert main(["eval", "first", change]) == 2
+    assert piece in capsys.readouterr().err
 
 
 def test_trace_prints_one_line_a_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

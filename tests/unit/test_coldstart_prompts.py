@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from actors.rollout import PlaySettings, TrajectorySpec, run_trajectory
-from controller.coldstart import collect_demonstrations
 from controller.config import RunConfig, validate
+from controller.demonstrations import collect_demonstrations
 from envs.alfworld.demonstration import Demonstrator
 from envs.alfworld.expert import read_task
 from envs.chat import encode_prompt

@@ -55,6 +55,7 @@ def test_overrides_win_over_the_recipe_section_by_section(tmp_path: Path) -> Non
         ("learner.zero_stage=4", ["learner.zero_stage = 4", "0, 1, 2, 3"]),
         ("tti=3", ["tti = 3", "is a section"]),
         ("seed.x=3", ["seed = {'x': 3}", "whole number"]),
+        ("tti.window=1001", ["tti.window = 1001", "≤ 1000"]),
         ("metrics.port=70000", ["metrics.port = 70000", "≤ 65535"]),
     ],
 )
@@ -68,7 +69,12 @@ def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, override: str
 @pytest.mark.parametrize(
     ("overrides", "piece"),
     [
-        (["tti.think_cap=64", "inference.response_tokens=64"], "tti.think_cap = 64: must be below inference.response_"),
+        (
+            ["tti.think_cap=56", "inference.response_tokens=57"],
+            "tti.think_cap = 56: must be below inference.response_tokens - 4 = 53, or it never acts",
+        ),
+        (["tti.think_cap=60", "inference.response_tokens=64"], "tti.think_cap = 60: must be below inference.response_"),
+        (["tti.window=39", "tti.think_cap=40"], "tti.window = 39: must be below tti.think_cap - 1 = 39"),
         (["tti.min_tokens=40", "tti.think_cap=40"], "tti.min_tokens = 40: must be below tti.think_cap = 40"),
         (["rollout.group_size=1"], "rollout.group_size = 1: advantage.algorithm = 'gigpo' compares siblings"),
         (["env.eval_panel=train"], "env.eval_panel = 'train': must differ from env.train_panel"),
@@ -77,6 +83,10 @@ def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, override: str
 )
 def test_impossible_combinations_are_named(tmp_path: Path, overrides: list[str], piece: str) -> None:
     assert piece in failure(tmp_path, *overrides, text="[rollout]\ngroups_per_step = 8\nmax_staleness = 1\n")
+
+
+def test_the_longest_think_cap_that_can_act_is_accepted(tmp_path: Path) -> None:
+    load_config(recipe(tmp_path), ["tti.think_cap=56", "inference.response_tokens=61", "tti.window=54"])
 
 
 def test_a_think_cap_above_the_reply_is_fine_when_tti_is_off(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from controller.coldstart import collect_demonstrations
 from controller.config import validate
+from controller.demonstrations import collect_demonstrations
 from envs.alfworld.demonstration import Demonstrator, type_names
 from envs.alfworld.expert import read_task
 from envs.panel import load_panel

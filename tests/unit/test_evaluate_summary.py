@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from controller.evaluate import EvalResult, comparison, lines_of, summarise, was_evaluated, write_result
+from controller.config import load_config
+from controller.eval_result import (
+    EvalResult,
+    comparison,
+    eval_settings,
+    lines_of,
+    settings_tag,
+    summarise,
+    was_evaluated,
+    write_result,
+)
 from controller.interval import wilson_interval
 from envs.records import Trajectory
 from tests.fakes import make_task, make_turn
@@ -21,9 +31,10 @@ def trajectory(index: int, kind: str, won: bool, turns: int) -> Trajectory:
     )  # fmt: skip
 
 
-def result() -> EvalResult:
+def result(*overrides: str) -> EvalResult:
+    settings = eval_settings(load_config("alfworld", ["seed=3", *overrides]))
     played = [trajectory(0, "walk", True, 2), trajectory(1, "run", False, 4), trajectory(2, "walk", False, 6)]
-    return summarise(played, panel="unseen", panel_hash="abc", version=7, seed=3, interventions=False, duration_s=12.0)
+    return summarise(played, panel="unseen", panel_hash="abc", version=7, settings=settings, duration_s=12.0)
 
 
 def test_evaluate_summary_counts_by_kind() -> None:
@@ -52,6 +63,30 @@ def test_evaluate_file_holds_what_is_needed_to_compare(tmp_path: Path) -> None:
     assert row["interval"] == pytest.approx(list(wilson_interval(1, 3)))
 
 
+def test_evaluate_file_holds_the_settings(tmp_path: Path) -> None:
+    path = write_result(result("eval.temperature=0.3", "eval.top_k=7", "eval.num_tasks=50"), tmp_path, "eval")
+    row = json.loads(path.read_text(encoding="utf-8"))
+    named = {name: row[name] for name in ("temperature", "top_p", "top_k", "num_tasks", "interventions", "seed")}
+    assert named == {
+        "temperature": 0.3, "top_p": 0.95, "top_k": 7, "num_tasks": 50, "interventions": False, "seed": 3
+    }  # fmt: skip
+    assert row["label"] == "eval"
+
+
+def test_evaluate_files_of_other_settings_lie_side_by_side(tmp_path: Path) -> None:
+    ways = [
+        (), ("eval.interventions=true",), ("eval.interventions=true", "tti.epsilon=0.2"), ("eval.temperature=0",),
+        ("eval.top_p=0.5",), ("eval.top_k=3",), ("eval.num_tasks=9",), ("seed=4",), ("env.max_turns=9",),
+    ]  # fmt: skip
+    found = [result(*way) for way in ways]
+    paths = [write_result(one, tmp_path, "eval", settings_tag(one.settings)) for one in found]
+    assert len(set(paths)) == len(ways) == len(list(tmp_path.iterdir()))
+    again = result("learner.lr=1e-5", "eval.every_steps=3")  # decides nothing about an evaluation
+    assert write_result(again, tmp_path, "eval", settings_tag(again.settings)) == paths[0]
+    assert not was_evaluated(tmp_path, "unseen", "before")
+    assert comparison(tmp_path, "unseen") == "unseen was not evaluated"
+
+
 def test_evaluate_comparison_is_one_line(tmp_path: Path) -> None:
     assert comparison(tmp_path, "unseen") == "unseen was not evaluated"
     write_result(result(), tmp_path, "before")
@@ -62,6 +97,6 @@ def test_evaluate_comparison_is_one_line(tmp_path: Path) -> None:
 
 
 def test_evaluate_of_nothing_is_no_division_by_zero() -> None:
-    empty = summarise([], panel="p", panel_hash="", version=0, seed=0, interventions=True, duration_s=0.0)
+    empty = summarise([], panel="p", panel_hash="", version=0, settings={}, duration_s=0.0)
     assert (empty.success, empty.interval) == (0.0, (0.0, 1.0))
     assert lines_of(empty, "x")

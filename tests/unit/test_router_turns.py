@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from actors.settings import TDSSettings
+from actors.tti_request import RequestRefused
 from controller.router import RESAMPLE, Router, RouterSettings, TurnFailed, decide, measure_gamma
-from envs.records import Candidate, SignalRange, TurnRequest
+from envs.records import Candidate, SignalRange, Turn, TurnRequest
 from envs.seeds import derive_seed
 from tests.fakes import FakeServer, make_candidate, make_turn
 
@@ -147,6 +149,17 @@ def test_router_gives_up_at_the_deadline_with_the_cause() -> None:
         asyncio.run(router.request_turn(request(), "train"))
 
 
+def test_router_does_not_repeat_what_is_refused_for_good() -> None:
+    def refuse(number: int, seed: int) -> Candidate:
+        raise RequestRefused("window = 1001 must be from 1 to 1000")
+
+    server = FakeServer("a", refuse)
+    began = time.monotonic()
+    with pytest.raises(TurnFailed, match=r"g0/0/0, turn 1: a refused it: .*window = 1001"):
+        asyncio.run(Router([server, FakeServer("b", phis(0.9))], settings()).request_turn(request(), "train"))
+    assert len(server.request_ids) == 1 and time.monotonic() - began < 1.0
+
+
 def test_router_waits_for_a_frozen_server_no_longer_than_its_deadline() -> None:
     router = Router([FakeServer("a", phis(0.5), delay_s=60)], settings(request_timeout_s=0.2, turn_timeout_s=0.5))
     with pytest.raises(TurnFailed, match="TimeoutError"):
@@ -167,14 +180,17 @@ def test_router_without_servers_waits_for_a_replacement() -> None:
 
 
 def test_router_keeps_live_turns_and_distrusts_gaps() -> None:
-    router = Router([], settings())
+    router = Router([FakeServer("a", phis(0.9))], settings())
     first, second, third = make_turn(0), make_turn(1), make_turn(2)
-    router.record("t", first)
-    router.record("t", second)
-    assert router.live("t") == (first, second)
-    router._kept.record("t", 1, (second, third))  # a repeated delivery overlaps
-    assert router.live("t") == (first, second, third)
-    router._kept.record("u", 4, (third,))  # the router was restarted in between
-    assert router.live("u") == ()
-    router.forget("t")
-    assert router.live("t") == ()
+
+    def ask(turn: int, unseen: tuple[Turn, ...], group: str = "g0") -> None:
+        asyncio.run(router.request_turn(request(turn=turn, group=group), "train", unseen))
+
+    ask(2, (first, second))
+    assert router.live("g0/0/0") == (first, second)
+    ask(3, (second, third))  # a repeated delivery overlaps
+    assert router.live("g0/0/0") == (first, second, third)
+    ask(5, (third,), group="g1")  # the router was restarted in between
+    assert router.live("g1/0/0") == ()
+    router.forget("g0/0/0")
+    assert router.live("g0/0/0") == ()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from vllm import SamplingParams
 
-from actors.think_markers import MarkerError, build_automaton, queue_tokens
+from actors.settings import TTISettings
+from actors.think_markers import MarkerError, build_automaton, check_cap_acts, queue_tokens
 from actors.tti_processor import TTIProcessor
 from tests.unit.fake_batch import FakeRequest, PieceTokenizer, fake_request, processor_over, run_alone
 
@@ -135,6 +136,21 @@ def test_a_queue_that_does_not_fit_is_not_begun(room: int) -> None:
         assert statistics["fired"] == "" and CLOSE not in request.output
     else:
         assert statistics["fired"] == "cap" and request.output[6:9] == QUEUE
+
+
+@pytest.mark.parametrize("pieces", [PIECES, ["<", ">", "/", "think", "action", "\n"]])
+def test_the_least_reply_that_the_settings_allow_is_one_in_which_the_cap_acts(pieces: list[str]) -> None:
+    tokenizer, tti = PieceTokenizer(pieces), TTISettings(think_cap=5)
+    needed = len(tokenizer.encode("<think></think>\n<action>", add_special_tokens=False)) + 5 + 1
+    check_cap_acts(tokenizer, tti, needed)
+    with pytest.raises(
+        MarkerError, match=f"tti.think_cap = 5: .*{needed - 1}, .*set inference.response_tokens to {needed} "
+    ):
+        check_cap_acts(tokenizer, tti, needed - 1)
+    check_cap_acts(tokenizer, TTISettings(think_cap=5, enabled=False), 4)
+    if pieces is PIECES:
+        request, statistics = run(scripted({0: OPEN}, falling), think_cap=5, epsilon=0.0, max_tokens=needed)
+        assert statistics["fired"] == "cap" and len(request.output) == statistics["fired_at"] + 3 + 1
 
 
 def test_an_end_token_right_after_the_queue_ends_the_reply() -> None:
