@@ -15,6 +15,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -226,12 +227,22 @@ class Cluster:
             await asyncio.gather(working, watching, return_exceptions=True)
 
     async def watch(self) -> None:
-        """Pings every part until cancelled; replaces the dead ones. Runs beside the loop."""
-        while True:
-            checks = [self._check_inference(name) for name in self.inference]
-            checks += [self._check_env(index) for index in range(len(self.env))]
-            await asyncio.gather(*checks, self._check_router())
-            await asyncio.sleep(PING_EVERY_S)
+        """Pings every part until cancelled; replaces the dead ones. Runs beside the loop.
+
+        Each part in a rhythm of its own: while an engine starts for minutes, the others are watched.
+        """
+        checks: list[Callable[[], Awaitable[None]]] = [self._check_router]
+        checks += [partial(self._check_inference, name) for name in self.inference]
+        checks += [partial(self._check_env, index) for index in range(len(self.env))]
+
+        async def again_and_again(check: Callable[[], Awaitable[None]]) -> None:
+            while True:
+                await check()
+                await asyncio.sleep(PING_EVERY_S)
+
+        async with asyncio.TaskGroup() as group:
+            for check in checks:
+                group.create_task(again_and_again(check))
 
     async def _check_inference(self, name: str) -> None:
         if self._replacements.under_way(name):

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from controller.causes import innermost
 from controller.cluster import Cluster
 from controller.config import RunConfig
 from controller.part_actors import PartActors
@@ -48,13 +49,14 @@ class Engine:
 
 class Router:
     def __init__(self) -> None:
+        self.pid = 1
         self.servers: dict[str, Any] = {}
 
     def replace_server(self, name: str, actor: Any) -> None:
         self.servers[name] = actor
 
     def status(self) -> dict[str, Any]:
-        return {"pid": 1}
+        return {"pid": self.pid}
 
     def introduce(self, servers: dict[str, Any], sampling: dict[str, Any]) -> None:
         self.servers = servers
@@ -176,5 +178,37 @@ def test_cluster_engine_is_replaced_while_the_router_is_away(tmp_path: Path) -> 
         cluster.router.killed = False
         await cluster._check_router()
         assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
+
+    asyncio.run(run())
+
+
+def test_cluster_supervision_watches_the_others_while_an_engine_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def run() -> None:
+        monkeypatch.setattr("controller.cluster.PING_EVERY_S", 0.01)
+        cluster = OfflineCluster(tmp_path)
+        cluster.inference[NAME].killed = True
+        watching = asyncio.create_task(cluster.watch())
+        await asyncio.sleep(0.05)
+        assert cluster.inference[NAME].part.state == "starting"
+        cluster.router.part.pid = 2  # it died, and Ray started it again
+        await asyncio.sleep(0.1)
+        assert cluster.restarts["router"] == 1
+        assert cluster.inference[NAME].part.state == "starting"
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+    asyncio.run(run())
+
+
+def test_cluster_part_that_is_lost_ends_the_work_beside_it(tmp_path: Path) -> None:
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path, fails=lambda number: True)
+        cluster.fake.let.set()
+        cluster.inference[NAME].killed = True
+        with pytest.raises(ExceptionGroup) as caught:
+            await cluster.guarded(asyncio.sleep(60))
+        assert isinstance(innermost(caught.value), PartLost)
 
     asyncio.run(run())
