@@ -11,7 +11,8 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
+from weakref import WeakSet
 
 import redis
 from redis.backoff import NoBackoff
@@ -50,7 +51,9 @@ class RedisLink:
         self.where = hidden_password(url)
         self.timeout_s = timeout_s
         self.num_faults = 0
-        """Commands that failed and were tried again: replies may have been lost whenever it has grown."""
+        """Commands that were tried again and connections that were made again: whenever it has grown, replies may have
+        been lost, or the server may be another one."""
+        self._connected: WeakSet[Any] = WeakSet()
         self.prepare: Callable[[], object] = lambda: None
         """What must be there again, before a retry, on a server that may have lost its data."""
         self._revive = revive
@@ -63,6 +66,7 @@ class RedisLink:
                 socket_connect_timeout=self.socket_timeout_s,
                 retry=Retry(NoBackoff(), 0),  # retrying is ours: it has the deadline and the error text
                 client_name=f"{client_name}-{os.getpid()}",
+                redis_connect_func=self._greet,
             )
             self.client.connection_pool.make_connection()  # connects to nobody; finds parameters that do not exist
         except (ValueError, TypeError) as error:
@@ -95,6 +99,12 @@ class RedisLink:
                 self.num_faults += 1
             time.sleep(backoff)
             backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+
+    def _greet(self, connection: Any) -> None:
+        """A connection that broke between two commands is made again by the client, which tells nobody else."""
+        connection.on_connect()
+        self.num_faults += connection in self._connected
+        self._connected.add(connection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -125,6 +125,7 @@ def test_inbox_group_that_arrives_before_its_push_is_answered_is_not_missed() ->
         pushing = asyncio.create_task(inbox.push(make_group(0)))
         assert await rest.take(0) == [0]
         await pushing
+        await inbox.committed()
         queue.confirm_delay_s = 0.0
         late = asyncio.create_task(asyncio.sleep(0.03))
         late.add_done_callback(lambda _: rest.tasks.append(asyncio.create_task(inbox.push(make_group(1)))))
