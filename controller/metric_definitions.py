@@ -68,7 +68,7 @@ _TABLE = (
     Metric("staleness_max", "steps", "Largest staleness of a turn in the step."),
     Metric("tokens_per_s", "tokens/s", "Reply tokens sampled a second over the step."),
     Metric("busy_generation", "share", "Share of the step's time in which an engine was answering a request."),
-    Metric("busy_environments", "share", "Share of the step's time in which an environment was made, reset or stepped."),
+    Metric("busy_environments", "share", "Share of the step's time in which an environment was made or stepped."),
     Metric("busy_learner", "share", "Share of the step's time in which the learner was updating."),
     Metric("busy_weights", "share", "Share of the step's time in which new weights were not live everywhere yet."),
     Metric("busy_checkpoint", "share", "Share of the step's time in which a checkpoint was being written."),
