@@ -14,13 +14,11 @@ never happened: a commit removes checkpoints of later steps, which belong to a c
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import re
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,13 +60,13 @@ class OutstandingGroup:
 class CheckpointState:
     """What the controller needs to go on, beside the learner's own files.
 
-    `next_group_index` is the panel cursor (-1: not said): groups below it are trained, in the queue, or `outstanding`.
+    `next_group_index` is the panel cursor: groups below it are trained, in the queue, or `outstanding`.
     `settings` is the configuration by dotted key, for a resume to compare its own with.
     """
 
     step: int
     policy_version: int
-    next_group_index: int = -1
+    next_group_index: int
     outstanding: tuple[OutstandingGroup, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     model_fingerprint: str = ""
@@ -107,17 +105,6 @@ class CheckpointStore:
             raise CheckpointError(f"checkpoint.keep_last = {keep_last}: at least 1 must be kept, or nothing can resume")
         self.folder = folder
         self._keep_last = keep_last
-
-    @contextlib.contextmanager
-    def writing(self, step: int, state: CheckpointState | None = None) -> Iterator[Path]:
-        """A folder to write into; committed when the block ends well, removed when it does not."""
-        path = self.begin(step)
-        try:
-            yield path
-            self.commit(step, state or CheckpointState(step=step, policy_version=step))
-        except BaseException:
-            shutil.rmtree(path, ignore_errors=True)
-            raise
 
     def begin(self, step: int) -> Path:
         """The folder that the parts of checkpoint `step` are written into. What a kill left behind is removed."""

@@ -74,10 +74,9 @@ class RedisLink:
                 f"queue.url = {self.where}: {error}; write redis://[user:password@]host:port/db, rediss://… or unix://…"
             ) from error
 
-    def call(self, what: str, command: Callable[[], Result], timeout_s: float | None = None) -> Result:
+    def call(self, what: str, command: Callable[[], Result]) -> Result:
         """The command's result. Commands run again when a reply is lost, so they must bear that."""
-        timeout_s = self.timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self.timeout_s
         backoff, tries = FIRST_BACKOFF_S, 0
         while True:
             tries += 1
@@ -93,7 +92,7 @@ class RedisLink:
                     raise QueueError(f"{self.where}: cannot {what}: {error}; {fault.remedy}") from error
                 if time.monotonic() + backoff > deadline:
                     raise QueueError(
-                        f"{self.where}: cannot {what}: tried {tries} times in {timeout_s:.0f} s, last: {error}; "
+                        f"{self.where}: cannot {what}: tried {tries} times in {self.timeout_s:.0f} s, last: {error}; "
                         f"{fault.remedy}"
                     ) from error
                 self.num_faults += 1

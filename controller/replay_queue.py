@@ -85,12 +85,6 @@ class ReplayQueue:
         self._link.call("open the queue", self._ensure_group)
         self._link.prepare = self._restore_group
 
-    def __enter__(self) -> ReplayQueue:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._redis.close()
 
@@ -98,10 +92,9 @@ class ReplayQueue:
         """Entries in the queue: not delivered yet, or delivered and not acknowledged."""
         return int(self._link.call("read the depth", lambda: self._redis.xlen(self._stream)))
 
-    def push(self, group: TrajectoryGroup, timeout_s: float | None = None) -> bool:
-        """Stores a group; False when its id was taken before. Waits while the queue is full, at most `timeout_s`."""
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        deadline = time.monotonic() + timeout_s
+    def push(self, group: TrajectoryGroup) -> bool:
+        """Stores a group; False when its id was taken before. Waits while the queue is full, at most its timeout."""
+        deadline = time.monotonic() + self._timeout_s
         data = encode_group(group)
         nonce = secrets.token_hex(8)
         keys = [self._stream, self._seen]
@@ -119,7 +112,7 @@ class ReplayQueue:
             while True:
                 if time.monotonic() > deadline:
                     raise QueueFullError(
-                        f"{self._link.where}: no place for group {group.id!r} within {timeout_s:.0f} s, "
+                        f"{self._link.where}: no place for group {group.id!r} within {self._timeout_s:g} s, "
                         f"{self._max_groups} groups are held: is the learner running? Checkpoints free places: "
                         f"queue.max_groups must hold the groups of checkpoint.every_steps steps and those in flight"
                     )
@@ -143,10 +136,10 @@ class ReplayQueue:
             if entries or (not raw and time.monotonic() >= deadline):
                 return entries
 
-    def recover(self, min_idle_s: float = 0.0) -> list[Entry]:
+    def recover(self) -> list[Entry]:
         """Entries that were delivered to anyone and not acknowledged, oldest first; from now on they are ours.
 
-        Call it once after opening, before `pull`. `min_idle_s` spares consumers that are alive; a run has one.
+        Call it once after opening, before `pull`. Who had them before is not spared: a run has one consumer.
         """
         found: list[Entry] = []
         start = "0-0"
@@ -158,7 +151,7 @@ class ReplayQueue:
                     self._stream,
                     CONSUMER_GROUP,
                     self._consumer,
-                    min_idle_time=int(1000 * min_idle_s),
+                    min_idle_time=0,
                     start_id=start,
                     count=RECOVER_BATCH,
                 ),

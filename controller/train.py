@@ -127,7 +127,7 @@ class TrainingRun:
         """Everything from start-up to the last evaluation; leaves no process behind, however it ends."""
         with StopSignal(self.view.note) as stop:
             async with contextlib.AsyncExitStack() as ending:
-                await stop.unless(self._start(ending))
+                await stop.unless(beating(self._start(ending), self._beat))
                 await beating(self._train(stop), self._come_round)
 
     async def _start(self, ending: contextlib.AsyncExitStack) -> None:
@@ -148,7 +148,7 @@ class TrainingRun:
         ending.callback(self.inbox.close)
         ending.push_async_callback(self.cluster.stop)
         ending.callback(self._say, "run", "ending")
-        await beating(self.cluster.start(), self._beat)
+        await self.cluster.start()
         self.done = await self.state.take_up()
         self.slots = GroupSlots(config.rollout.max_staleness, size, next_index=self.done * size, version=self.done)
         self.generation = Generation(
@@ -159,7 +159,7 @@ class TrainingRun:
             self.slots,
             TaskOrder(self.train_panel.tasks, config.seed),
             push=self.inbox.push,
-            note=self._note_under_way,
+            note=lambda event, **fields: self.audit.write(event, **fields, step=self.done + 1),  # the step under way
         )
         self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
         ending.callback(self.audit.close)
@@ -289,10 +289,6 @@ class TrainingRun:
     def _note(self, event: str, **fields: Any) -> None:
         """An event of the audit about finished steps, with the number of the last one."""
         self.audit.write(event, **fields, step=self.done)
-
-    def _note_under_way(self, event: str, **fields: Any) -> None:
-        """An event of the audit about the rollouts, with the number of the step under way."""
-        self.audit.write(event, **fields, step=self.done + 1)
 
 
 def _log_to(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -118,10 +119,10 @@ def test_full_queue_raises_at_the_deadline(open_queue: Open) -> None:
     queue.push(group(0))
     start = time.monotonic()
     with pytest.raises(
-        QueueFullError, match=r"no place for group 'g1' within 0 s, 1 groups are held.*queue\.max_groups"
+        QueueFullError, match=r"no place for group 'g1' within 0\.5 s, 1 groups are held.*queue\.max_groups"
     ):
-        queue.push(group(1), timeout_s=0.3)
-    assert 0.3 <= time.monotonic() - start < 2
+        queue.push(group(1))
+    assert 0.5 <= time.monotonic() - start < 2
     [entry] = queue.pull(1, 1.0)
     queue.acknowledge([entry.entry_id])
     assert queue.push(group(1)), "what was refused was not marked as seen"
@@ -141,13 +142,6 @@ def test_recover_after_a_consumer_died(open_queue: Open) -> None:
     third = open_queue(consumer="second")
     assert numbers(third.recover()) == list(range(5, 40))
     assert third.pull(10, 0.1) == []
-
-
-def test_recover_spares_consumers_that_are_alive(open_queue: Open) -> None:
-    first, second = open_queue(consumer="first"), open_queue(consumer="second")
-    first.push(group(0))
-    first.pull(1, 1.0)
-    assert second.recover(min_idle_s=60.0) == []
 
 
 def test_reply_of_a_pull_is_lost(open_queue: Open, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -365,7 +359,8 @@ def test_user_without_rights(server: ValkeyServer, client: Any) -> None:
     client.acl_setuser(
         "worker", enabled=True, passwords=["+secret"], keys=["t2po:*"], categories=["+@all", "-@dangerous"]
     )
-    with ReplayQueue(f"redis://worker:secret@{server.url.split('@')[1]}", uuid.uuid4().hex, 10, 5.0) as queue:
+    url = f"redis://worker:secret@{server.url.split('@')[1]}"
+    with contextlib.closing(ReplayQueue(url, uuid.uuid4().hex, 10, 5.0)) as queue:
         assert queue.push(group(0)) and numbers(queue.pull(1, 1.0)) == [0]
 
 
@@ -419,8 +414,8 @@ def test_keys_of_another_program(open_queue: Open, client: Any, server: ValkeySe
 
 def test_runs_do_not_see_each_other(server: ValkeyServer) -> None:
     with (
-        ReplayQueue(server.url, uuid.uuid4().hex, 10, 5.0) as one,
-        ReplayQueue(server.url, uuid.uuid4().hex, 10, 5.0) as two,
+        contextlib.closing(ReplayQueue(server.url, uuid.uuid4().hex, 10, 5.0)) as one,
+        contextlib.closing(ReplayQueue(server.url, uuid.uuid4().hex, 10, 5.0)) as two,
     ):
         assert one.push(group(0)) and two.push(group(0))
         assert one.depth() == two.depth() == 1

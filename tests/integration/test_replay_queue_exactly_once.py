@@ -73,8 +73,8 @@ with RunFolder.open(Path(sys.argv[1])) as folder, ValkeyServer(folder.queue) as 
             audit.write("trained", group=entry.group.id, trajectories=[f"{entry.group.id}/0"], step=done)
         if done % every == 0:
             state = CheckpointState(step=done, policy_version=done, next_group_index=done * size)
-            with store.writing(done, state) as path:
-                (path / "learner").write_text(" ".join(weights))
+            (store.begin(done) / "learner").write_text(" ".join(weights))
+            store.commit(done, state)
             queue.acknowledge(consumed)
             audit.write("committed", step=done)
             consumed = []

@@ -76,7 +76,7 @@ def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[int, 
 def test_groups_over_tls_with_user_and_password(tls_server: tuple[int, Path]) -> None:
     port, cert = tls_server
     url = f"rediss://worker:p%40ss%2Fword@localhost:{port}/0?ssl_ca_certs={cert}"
-    with ReplayQueue(url, uuid.uuid4().hex, 10, 5.0) as queue:
+    with contextlib.closing(ReplayQueue(url, uuid.uuid4().hex, 10, 5.0)) as queue:
         assert queue.push(a_group()) and not queue.push(a_group())
         [entry] = queue.pull(1, 1.0)
         assert queue.pull(1, 0.3) == [], "a blocking read works through TLS"

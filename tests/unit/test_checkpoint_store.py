@@ -73,15 +73,11 @@ def test_keep_last(store: CheckpointStore) -> None:
     assert sorted(path.name for path in store.folder.iterdir()) == ["step-00000006", "step-00000008"]
 
 
-def test_writing_commits_or_leaves_nothing(store: CheckpointStore) -> None:
-    with store.writing(1) as folder:
-        (folder / "x").write_text("x")
-        assert store.latest() is None
-    assert [store.latest() is not None, store.steps()] == [True, [1]]
-    with pytest.raises(KeyboardInterrupt), store.writing(2, state(2)) as folder:
-        (folder / "x").write_text("x")
-        raise KeyboardInterrupt
-    assert store.steps() == [1] and len(list(store.folder.iterdir())) == 1
+def test_what_was_begun_and_not_committed_is_nothing_and_goes_with_the_next(store: CheckpointStore) -> None:
+    (store.begin(1) / "x").write_text("x")
+    assert store.latest() is None and store.steps() == []
+    write(store, 2)
+    assert [path.name for path in store.folder.iterdir()] == ["step-00000002"]
 
 
 @pytest.mark.parametrize(
@@ -243,8 +239,8 @@ def test_full_and_read_only_disk(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", "size=256k") as disk:
         store = CheckpointStore(disk / "checkpoints", keep_last=1)
         write(store, 1)
-        with pytest.raises(OSError), store.writing(2) as folder:
-            (folder / "big").write_bytes(b"x" * 2**20)
+        with pytest.raises(OSError):
+            (store.begin(2) / "big").write_bytes(b"x" * 2**20)
         assert store.latest() is not None
         with pytest.raises(CheckpointError, match=r"cannot commit checkpoint 3: No space left on device; free space"):
             write(store, 3, settings={"big": "x" * 2**20})
