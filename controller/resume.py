@@ -37,8 +37,8 @@ LEARNER_FOLDER, POLICY_FOLDER = "learner", "policy"
 
 ROUTER_TIMEOUT_S = 60.0
 
-FREE_TO_CHANGE = ("name", "runs_dir", "metrics.port", "queue.url", "queue.timeout_s")
-"""Knobs that say where a run lives, not what it does: a resume may find them changed."""
+FREE_TO_CHANGE = ("name", "runs_dir", "metrics.port", "queue.url", "queue.timeout_s", "steps")
+"""Knobs that say where a run lives and how long it goes on, not what it does: a resume may find them changed."""
 
 
 def model_fingerprint(policy: Path) -> str:
@@ -64,11 +64,9 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 def check_settings(checkpoint: Checkpoint, config: RunConfig, source: Path) -> None:
     """Raises when the configuration read from `source` is not the one that the run had at its checkpoint."""
     now, then = settings_of(config), checkpoint.state.settings
-    changes = [
-        f"{key} = {now.get(key, 'unknown')!r}, was {then.get(key, 'unknown')!r}"
-        for key in sorted(now.keys() | then.keys())
-        if now.get(key) != then.get(key)
-    ]
+    # A knob that only one side has came or went with a version of t2po; an edit cannot do that.
+    common = sorted(now.keys() & then.keys())
+    changes = [f"{key} = {now[key]!r}, was {then[key]!r}" for key in common if now[key] != then[key]]
     if changes:
         raise CheckpointError(
             f"{source}: changed since step {checkpoint.step} was saved: {'; '.join(changes)}; a run goes on as it "

@@ -369,7 +369,7 @@ def test_train_resume_with_a_changed_configuration_says_which_values_and_where(s
     original = file.read_text()
     file.write_text(original.replace("steps = 2\n", "steps = 6\n", 1).replace("seed = 0\n", "seed = 5\n", 1))
     with pytest.raises(
-        CheckpointError, match="changed since step 2 was saved: seed = 5, was 0; steps = 6, was 2; "
+        CheckpointError, match="changed since step 2 was saved: seed = 5, was 0; "
     ) as e:
         scene.conduct(scene.next_life())
     assert str(e.value).startswith(f"{file}: ")
