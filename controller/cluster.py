@@ -23,6 +23,7 @@ from actors.busy_spans import Span
 from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
+from controller.heartbeat import beside
 from controller.part_actors import PartActors
 from controller.ray_session import RaySession
 from controller.replacements import PartLost, Replacements
@@ -214,17 +215,7 @@ class Cluster:
 
     async def guarded(self, work: Awaitable[Result]) -> Result:
         """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""
-        working = asyncio.ensure_future(work)
-        watching = asyncio.ensure_future(self.watch())
-        try:
-            await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-            if not working.done():
-                await watching  # raises: watching ends only by a failure
-            return working.result()
-        finally:
-            for task in (working, watching):
-                task.cancel()
-            await asyncio.gather(working, watching, return_exceptions=True)
+        return await beside(work, self.watch())
 
     async def watch(self) -> None:
         """Pings every part until cancelled; replaces the dead ones. Runs beside the loop.

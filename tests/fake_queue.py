@@ -29,6 +29,8 @@ class FakeQueue:
         self.refused: list[str] = []
         self.most = 0
         self.confirm_delay_s = 0.0
+        self.mishaps: dict[int, str] = {}
+        """What happens to a group's first entry before anybody can read it: index -> "damage" or "lose"."""
 
     def reopened(self) -> FakeQueue:
         queue = FakeQueue(self.max_groups)
@@ -71,6 +73,8 @@ class FakeQueue:
             self.entries[entry_id] = (group.id, group)
             self.seen[group.id] = entry_id
             self.most = max(self.most, len(self.entries))
+            if mishap := self.mishaps.pop(group.index, ""):
+                getattr(self, mishap)(group.id)
         time.sleep(self.confirm_delay_s)
         return True
 
