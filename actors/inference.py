@@ -220,7 +220,9 @@ class InferenceServer:
             if type(error).__name__ == "EngineDeadError":
                 await self._fail(f"the engine died: {error}")
                 raise InferenceError(self._unusable(f"request {request_id}")) from error
-            if isinstance(error, ValueError):  # vLLM's word, and `actors.tti_request`'s, for settings out of range
+            from vllm.exceptions import VLLMClientError
+
+            if isinstance(error, (VLLMClientError, ValueError)):  # sampling or TTI settings out of range
                 raise RequestRefused(f"request {request_id}: {error}") from error
             raise
         if statistics is None:

@@ -294,4 +294,5 @@ class TrainingRun:
 def _log_to(path: Path) -> None:
     handler = logging.FileHandler(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.raiseExceptions = False  # a full disk must not print a trace for every line: what ends the run is said once
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
