@@ -23,6 +23,7 @@ from pathlib import Path
 
 import psutil
 
+from controller.causes import cause_of
 from controller.reaper import Reaper, end_processes, end_recorded
 
 logger = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ WATCH_EVERY_S = 2.0
 """How often new processes of the session are looked for."""
 
 
+class RayStartError(RuntimeError):
+    """Ray does not come up; the message names the cause and the remedy."""
+
+
 class RaySession:
     """Start it once, stop it once; `stop` is safe to call at any time and more than once."""
 
@@ -55,7 +60,7 @@ class RaySession:
         self._reaper: Reaper | None = None
 
     def start(self) -> None:
-        """Blocks for about ten seconds. Raises what `ray.init` raises."""
+        """Blocks for about ten seconds. Raises RayStartError."""
         with self._lock:
             self._start()
 
@@ -84,6 +89,11 @@ class RaySession:
                 logging_level="error",
                 namespace="t2po",
             )
+        except Exception as error:  # the boundary that stops: Ray raises a bare Exception, with advice for developers
+            raise RayStartError(
+                f"Ray did not start: {cause_of(error)}; the machine may be overloaded, or short of memory or of space "
+                f"in {tempfile.gettempdir()}: free some and start again"
+            ) from error
         finally:  # a Ray that came up halfway has processes too
             self._roots = [child for child in psutil.Process().children() if child not in before]
             self._note_processes()

@@ -3,7 +3,7 @@
 Owns: the vocabulary rule and the model's shape. Called by `controller.coldstart`. Must not know: how
 the texts were made, or how the model is trained.
 
-The vocabulary. A model of a few million parameters learns to copy `go to cabinet 2` fast when that is
+The vocabulary. A model of a million parameters learns to copy `go to cabinet 2` fast when that is
 one token, so every `verb name number` of the texts is one, and so is every frequent stretch of words
 between names (`. In it, you see a `). Anything else falls back to byte-level BPE: no text is unknown.
 
