@@ -45,7 +45,6 @@ def test_step_changes_the_weights_and_reports(model_path: Path, dtype: str) -> N
     assert "lm_head.weight" not in after
     assert metrics["updates"] == 1.0
     assert metrics["grad_norm"] > 0
-    assert metrics["staleness_max"] == 0.0
     assert all(math.isfinite(value) for value in metrics.values())
 
 
