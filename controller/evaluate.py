@@ -22,12 +22,10 @@ from controller.cluster import Cluster
 from controller.config import ConfigError, RunConfig, merge, parse_overrides, validate
 from controller.eval_result import (
     EvalResult,
-    comparison,
     eval_settings,
     lines_of,
     settings_tag,
     summarise,
-    was_evaluated,
     write_result,
 )
 from controller.player import Player
@@ -37,8 +35,6 @@ from controller.run_folder import RunFolder
 from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
 from envs.panel import Panel, load_panel
 from envs.records import Task, Trajectory
-
-__all__ = ["EvalResult", "comparison", "evaluate", "lines_of", "run_evaluation", "was_evaluated", "write_result"]
 
 LIVE_PER_SEQUENCE = 1.5
 """Trajectories under way for each sequence that the engines decode: some of them are always in their environment."""

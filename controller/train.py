@@ -42,7 +42,8 @@ from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster, describe
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
-from controller.evaluate import comparison, evaluate, lines_of, was_evaluated, write_result
+from controller.eval_result import comparison, lines_of, was_evaluated, write_result
+from controller.evaluate import evaluate
 from controller.generation import Generation, group_name, index_of
 from controller.heartbeat import beating
 from controller.inbox import Inbox
