@@ -113,18 +113,29 @@ def test_logprobs_are_those_of_the_model_before_and_after_updates(engine: Engine
 def test_update_with_requests_in_flight(engine: Engine) -> None:
     live = engine.run(engine.server.status())["version"]
 
-    async def scene() -> tuple[Any, list[Candidate]]:
-        tasks = [asyncio.create_task(engine.reply(i, max_tokens=64)) for i in range(24)]
+    async def scene() -> tuple[Any, list[list[Candidate]]]:
+        updated = asyncio.Event()
+
+        async def one_after_another(number: int) -> list[Candidate]:
+            """Always a request in flight, however fast the machine is, until one ends after the update."""
+            candidates = []
+            while not updated.is_set():
+                candidates.append(await engine.reply(number, max_tokens=64))
+            return candidates
+
+        streams = [asyncio.create_task(one_after_another(number)) for number in range(24)]
         await asyncio.sleep(0.15)
         report = await engine.server.update_weights(live + 1, random_policy.weights_of(engine.model, engine.dtype))
-        return report, await asyncio.gather(*tasks)
+        updated.set()
+        return report, await asyncio.wait_for(asyncio.gather(*streams), 60)
 
-    report, candidates = engine.run(scene())
+    report, streams = engine.run(scene())
     print(report)
-    spans = {(c.min_version, c.max_version) for c in candidates}
+    spans = {(c.min_version, c.max_version) for candidates in streams for c in candidates}
     assert (live, live + 1) in spans
-    assert spans <= {(live, live), (live, live + 1)}
-    assert engine.mismatch_kl(candidates, engine.model) < (1e-6 if engine.dtype is torch.float32 else 1e-4)
+    assert spans <= {(live, live), (live, live + 1), (live + 1, live + 1)}
+    last = [candidates[-1] for candidates in streams]
+    assert engine.mismatch_kl(last, engine.model) < (1e-6 if engine.dtype is torch.float32 else 1e-4)
 
 
 def test_the_cap_forces_the_queue_exactly_once(engine: Engine) -> None:
@@ -314,15 +325,21 @@ def test_an_engine_that_is_killed_fails_its_requests_and_says_so(engine: Engine)
     if engine.dtype is torch.float32:
         pytest.skip("the other engine")
 
-    async def scene() -> list[Any]:
-        in_flight = [asyncio.create_task(engine.reply(i, max_tokens=64)) for i in range(4)]
+    async def until_it_fails(number: int) -> str:
+        """One request after another, so that one is in flight when the kill comes, however fast the machine is."""
+        while True:
+            try:
+                await engine.reply(number, max_tokens=64)
+            except InferenceError as error:
+                return str(error)
+
+    async def scene() -> list[str]:
+        streams = [asyncio.create_task(until_it_fails(number)) for number in range(4)]
         await asyncio.sleep(0.1)
         for process in engine.server._children:
             process.kill()
-        return await asyncio.wait_for(asyncio.gather(*in_flight, return_exceptions=True), 30)
+        return await asyncio.wait_for(asyncio.gather(*streams), 30)
 
-    replies = engine.run(scene())
-    assert all(isinstance(reply, (Candidate, InferenceError)) for reply in replies)
-    assert any("the engine died" in str(reply) for reply in replies)
+    assert all("the engine died" in failure for failure in engine.run(scene()))
     status = engine.run(engine.server.status())
     assert status["state"] == "failed" and "the engine died" in status["reason"]
