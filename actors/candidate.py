@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.settings import TTISettings
-from actors.tti_request import EXTRA_ARGS_KEY
+from actors.tti_request import Request
 from envs.records import NOT_MEASURED, Candidate, SignalRange
 
 if TYPE_CHECKING:
@@ -48,24 +48,23 @@ def sampling_params(
         flat_logprobs=True,
         detokenize=False,
         output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={
-            EXTRA_ARGS_KEY: {
-                "id": name,
-                "tti": sampling.tti and tti.enabled,
-                "range": [
-                    signal_range.entropy_min,
-                    signal_range.entropy_max,
-                    signal_range.confidence_min,
-                    signal_range.confidence_max,
-                ],
-                "alpha": tti.alpha,
-                "epsilon": tti.epsilon,
-                "window": tti.window,
-                "min_tokens": tti.min_tokens,
-                "think_cap": tti.think_cap,
-                "top_j": tti.top_j,
-            }
-        },
+        extra_args=Request(
+            id=name,
+            tti=tti.acts if sampling.tti else "off",
+            signal=tti.signal,
+            range=[
+                signal_range.entropy_min,
+                signal_range.entropy_max,
+                signal_range.confidence_min,
+                signal_range.confidence_max,
+            ],
+            alpha=tti.alpha,
+            epsilon=tti.epsilon,
+            window=tti.window,
+            min_tokens=tti.min_tokens,
+            think_cap=tti.think_cap,
+            top_j=tti.top_j,
+        ).extra_args(),
     )
 
 

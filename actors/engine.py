@@ -46,8 +46,6 @@ def prepare_environment(settings: InferenceSettings) -> None:
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)
-    # The TTI processor speaks the V1 runner's interface; GPUs would take Model Runner V2 by default.
-    os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
 
 
 def check_model_folder(model_path: str, settings: InferenceSettings) -> None:
@@ -97,8 +95,8 @@ def make_engine(model_path: str, settings: InferenceSettings, tti: TTISettings, 
         generation_config="vllm",
         disable_log_stats=True,
         enable_prefix_caching=True,
-        logits_processors=["actors.tti_processor:TTIProcessor"],
-        worker_extension_cls="actors.tti_processor.WorkerExtension",
+        logits_processors=["actors.tti_plugin:TTI"],
+        worker_extension_cls="actors.engine_worker.EngineWorker",
         weight_transfer_config=WeightTransferConfig(backend=BACKEND),
         **by_device,
     )

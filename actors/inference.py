@@ -11,6 +11,7 @@ import gc
 import itertools
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -71,7 +72,7 @@ class InferenceServer:
         self._tasks: set[asyncio.Task[Candidate]] = set()
         self._open = asyncio.Event()
         self._update_lock = asyncio.Lock()
-        self._finished: list[tuple[str, int, asyncio.Future[dict[str, Any] | None]]] = []
+        self._finished: list[tuple[str, list[int], asyncio.Future[dict[str, Any] | None]]] = []
         self._dropped: list[str] = []
         self._collector: asyncio.Task[None] | None = None
         self._served = 0
@@ -213,7 +214,7 @@ class InferenceServer:
                 final = output
             if final is None or not final.outputs or final.outputs[0].finish_reason in (None, "abort", "error"):
                 raise InferenceError(f"request {request_id}: the engine gave no complete reply ({final!r})")
-            statistics = await self._collect(name, len(final.outputs[0].token_ids))
+            statistics = await self._collect(name, final.outputs[0].token_ids)
         except BaseException as error:
             self._dropped.append(name)
             self._collect_soon()
@@ -237,9 +238,9 @@ class InferenceServer:
 
     # ---- statistics: one call collects all requests that finished meanwhile ----
 
-    async def _collect(self, name: str, count: int) -> dict[str, Any] | None:
+    async def _collect(self, name: str, tokens: Sequence[int]) -> dict[str, Any] | None:
         done: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
-        self._finished.append((name, count, done))
+        self._finished.append((name, list(tokens), done))
         self._collect_soon()
         return await done
 

@@ -12,6 +12,10 @@ from pydantic import Field
 
 from envs.settings import Section
 
+Signal = Literal["paper", "release", "entropy", "confidence"]
+TTIVariant = Literal["paper", "budget", "off"]
+TDSVariant = Literal["paper", "void_turn", "off"]
+
 MARK_TOKENS = 4
 """Tokens that `<think>` and the forced `</think>`, newline, `<action>` take at least; most tokenizers need more."""
 
@@ -19,23 +23,48 @@ MARK_TOKENS = 4
 class TTISettings(Section):
     """Token-level thinking intervention: ends a thought whose information gain has saturated (METHOD section 3)."""
 
-    enabled: bool = Field(True, description="Whether thoughts are ended inside the engine.")
+    enabled: bool = Field(True, description='Whether thoughts are ended inside the engine; false is variant = "off".')
+    variant: TTIVariant = Field(
+        "paper",
+        description='What ends a thought: "paper" uncertainty or the cap, "budget" the cap alone, "off" nothing. '
+        "`tti=budget` is short for it.",
+    )
+    signal: Signal = Field(
+        "paper",
+        description='M, which TDS uses too: "paper"; "entropy" or "confidence", its parts alone; "release", the '
+        "authors' code's, with its own constants (alpha, window and epsilon are not used).",
+    )
     think_cap: int = Field(40, ge=1, description="Hard cap on thinking tokens (L_max), tokens.")
     min_tokens: int = Field(6, ge=1, description="Thinking tokens before which it never fires (L_min), tokens.")
     window: int = Field(3, ge=1, le=1000, description="N: the mean is over the last N+1 values of |ΔM|.")
     epsilon: float = Field(0.05, ge=0, description="Fires when the window mean of |ΔM| is below this.")
     alpha: float = Field(0.4, ge=0, le=1, description="Weight of the entropy part of M; the rest is confidence.")
-    top_j: int = Field(20, ge=1, description="Most likely tokens that the confidence averages over (j).")
+    top_j: int = Field(20, ge=1, le=1000, description="Most likely tokens that the confidence averages over (j).")
+
+    @property
+    def acts(self) -> TTIVariant:
+        """The variant, switched off or not."""
+        return self.variant if self.enabled else "off"
 
 
 class TDSSettings(Section):
     """Turn-level dynamical sampling: throws stalled turns away and samples again (METHOD section 4)."""
 
-    enabled: bool = Field(True, description="Whether stalled turns are sampled again.")
+    enabled: bool = Field(True, description='Whether stalled turns are sampled again; false is variant = "off".')
+    variant: TDSVariant = Field(
+        "paper",
+        description='What is done about stalled turns: "paper" samples them again; "void_turn" samples nothing again '
+        'but does not train trajectories with a turn that holds no action; "off" nothing. `tds=off` is short for it.',
+    )
     eta: float = Field(
         0.05, ge=0, le=1, description="A turn is stalled when |Φ - Φ of the turn before| is below this (η)."
     )
     max_candidates: int = Field(2, ge=1, le=64, description="Candidates drawn for a turn at most (B_max).")
+
+    @property
+    def acts(self) -> TDSVariant:
+        """The variant, switched off or not."""
+        return self.variant if self.enabled else "off"
 
 
 class InferenceSettings(Section):

@@ -1,6 +1,6 @@
 """Where a thought begins and ends, in token ids: the automaton over reply tokens and the forced queue.
 
-Owns: how the markers' text meets a tokenizer. Called by `actors.tti_processor` at start-up and once for each
+Owns: how the markers' text meets a tokenizer. Called by `actors.tti_slots` at start-up and once for each
 new queue text. Must not know: logits, requests, vLLM.
 
 The markers are matched as text, character by character, not as token ids: a tokenizer may write one marker
@@ -132,7 +132,7 @@ def check_cap_acts(tokenizer: Tokenizer, tti: TTISettings, response_tokens: int)
     the cap would never act (`actors.uncertainty`: nothing fires unless the whole queue fits into the reply)."""
     opening, queue = (len(tokenizer.encode(text, add_special_tokens=False)) for text in (THINK_OPEN, DEFAULT_QUEUE))
     needed = opening + tti.think_cap + queue + 1
-    if tti.enabled and needed > response_tokens:
+    if tti.acts != "off" and needed > response_tokens:
         raise MarkerError(
             f"tti.think_cap = {tti.think_cap}: never acts in a reply of inference.response_tokens = {response_tokens}, "
             f"because this tokenizer writes {THINK_OPEN!r} in {opening} and {DEFAULT_QUEUE!r} in {queue} tokens; "

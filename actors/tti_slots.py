@@ -1,9 +1,12 @@
 """The memory of TTI inside an engine: one slot a live request, whatever its batch row, until its statistics are taken.
 
-Owns: the arrays of states and histories, which slot is whose, the queues and the automaton of the engine's tokenizer,
-the statistics of a finished request. Called by `actors.tti_processor`. Must not know: batch rows, vLLM, logits.
+Owns: the arrays of states, settings and histories, which slot is whose, the queues and the automaton of the engine's
+tokenizer, the statistics of a finished request. Called by `actors.tti_processor` and `actors.tti_processor_v2`. Must
+not know: batch rows, vLLM, logits.
 
-Each slot has two states: `committed`, before the token at hand, and `pending`, as if it were accepted.
+Each slot has two states: before the token at hand ("committed"), and as if it were accepted ("pending"). An engine
+shows rows whose token it later throws away (chunked prefill, preemption, async scheduling): when a reply has grown its
+pending state is committed; when not, the row is measured again from the committed one.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any
 
 import numpy as np
@@ -18,29 +22,47 @@ import torch
 
 from actors import uncertainty
 from actors.think_markers import MarkerError, Tokenizer, build_automaton, queue_tokens, token_pieces
+from actors.token_distribution import Distribution
 from actors.tti_request import EMPTY_RANGE, Request
-from actors.uncertainty import Array, Column, Queues, ThoughtTable
+from actors.uncertainty import Array, Column, Queues, Settings, ThoughtTable
 
 FIRED_NAMES = ("", "uncertainty", "cap")
 ENTROPY, CONFIDENCE, M = range(3)
 _BEYOND = 4  # tokens that async scheduling may measure after a reply's end
 
 
+class Knob(IntEnum):
+    """Columns of a slot's settings, all as float64."""
+
+    ALPHA = 0
+    EPSILON = 1
+    MIN_TOKENS = 2
+    WINDOW = 3
+    THINK_CAP = 4
+    ENABLED = 5
+    MAX_TOKENS = 6
+    QUEUE_ID = 7
+    RELEASE = 8
+
+
 @dataclass(eq=False)
 class Slot:
-    """One live request: its place in the arrays, what it asked for, and vLLM's own list of its output."""
+    """One live request: its place in the arrays and what it asked for."""
 
     index: int
     request: Request
-    output: list[int]
-    max_tokens: int
+    owner: object  # kept, so that its identity is not given to another
     queue_id: int
     problem: str = ""  # why it is not measured
 
 
 class SlotTable:
-    """Slots by request id. `committed[slot]` counts the tokens of the committed state (on the host);
-    `measured[slot]`: the pending state holds the token after them; `state` [S, 2, columns]; `history` [S, T, 3]."""
+    """Slots by request id. `state` [S, 2, columns]; `history` [S, T, 3]; `knobs` [S, knobs].
+
+    On the host, so that a batch can be laid out without asking the device: `top_j` and `release_signal` [S].
+
+    Slot 0 belongs to nobody: what is written there is never read.
+    """
 
     def __init__(
         self,
@@ -59,34 +81,43 @@ class SlotTable:
         self.table = ThoughtTable(
             self.place(self._automaton.next_state), self._automaton.first_inside, self._automaton.done
         )
-        self.queues = Queues(self.place(np.zeros((0, 1), np.int64)), self.place(np.zeros(0, np.int64)))
+        self.queues = Queues(self.place(np.zeros((1, 1), np.int64)), self.place(np.zeros(1, np.int64)))
         self._queue_ids: dict[str, int] = {}
         self._queue_lists: list[list[int]] = []
-        self._by_id: dict[str, Slot] = {}
+        self._by_key: dict[str | int, Slot] = {}  # request id, or identity of a nameless request's owner
         self._free: list[int] = []
         self.window_size, self._history_length = 4, 64
+        self._age = self.place(np.arange(3.0, -1, -1)[None, :])
         self.state = self.place(np.zeros((0, 2, len(Column) + self.window_size)))
         self.history = self.place(np.zeros((0, self._history_length, 3)))
-        self.committed = np.zeros(0, np.int64)
-        self.measured = np.zeros(0, np.bool_)
+        self.knobs = self.place(np.zeros((0, len(Knob))))
+        self.top_j, self.release_signal = np.zeros(0, np.int64), np.zeros(0, np.bool_)
         # Requests that left the batch and were never asked for may not pile up: a client need not take statistics.
         self._max_slots = 8 * max_rows + 64
-        self._grow(max_rows)
+        self._grow(max_rows + 1)
+        self._free.remove(0)
 
     def place(self, array: np.ndarray) -> Array:
         """An array as the core wants it: numpy on a CPU, a tensor on the device elsewhere."""
-        return array if self.on_host else torch.from_numpy(array).to(self.device)
+        return array if self.on_host else torch.from_numpy(array).to(self.device, non_blocking=True)
 
-    def admit(self, request: Request, output: list[int], max_tokens: int | None, in_batch: Collection[Slot]) -> Slot:
-        """The slot of a request that enters the batch; one that comes back after preemption finds its own."""
-        known = self._by_id.get(request.id)
-        length = len(known_tokens(output))
-        if known is not None and length >= self.committed[known.index]:
-            known.output = output
+    # ---- requests come and go ----
+
+    def admit(
+        self, request: Request, owner: object, num_tokens: int, max_tokens: int | None, in_batch: Collection[Slot]
+    ) -> Slot:
+        """The slot of a request that enters the batch with `num_tokens` of its reply.
+
+        One that comes back after preemption finds its own slot, as it was: by its id, or, if it has none, by `owner`,
+        an object that belongs to it alone.
+        """
+        key = request.id if request.id is not None else id(owner)
+        known = self._by_key.get(key)
+        if known is not None and num_tokens:
             return known
-        self.release(request.id)
-        if not self._free and len(self._by_id) >= self._max_slots:
-            self.release(next(name for name, slot in self._by_id.items() if slot not in in_batch))
+        self.release(key)
+        if not self._free and len(self._by_key) >= self._max_slots:
+            self.release(next(name for name, slot in self._by_key.items() if slot not in in_batch))
         if not self._free:
             self._grow(len(self.state))
         limit = min(max_tokens or self._max_length, self._max_length)
@@ -94,55 +125,124 @@ class SlotTable:
         try:
             queue_id, problem = self._queue_id(request.queue), ""
         except MarkerError as error:  # one request's bad queue must not end the engine
-            queue_id, problem = -1, str(error)
-        if length:
-            problem = problem or f"it came with {length} tokens that were not measured"
-        slot = Slot(self._free.pop(), request, output, limit, queue_id, problem)
-        self._by_id[request.id] = slot
-        start = self._automaton.first_inside if request.starts_inside else 0
-        self.state[slot.index] = self.place(
-            uncertainty.initial_state(request.range or EMPTY_RANGE, start, self.window_size)
-        )
-        self.committed[slot.index], self.measured[slot.index] = 0, False
+            queue_id, problem = 0, str(error)
+        if num_tokens:
+            problem = problem or f"it came with {num_tokens} tokens that were not measured"
+        slot = Slot(self._free.pop(), request, owner, queue_id, problem)
+        self._by_key[key] = slot
+        self._write(slot, limit)
         return slot
 
-    def release(self, request_id: str) -> Slot | None:
-        slot = self._by_id.pop(request_id, None)
+    def _write(self, slot: Slot, max_tokens: int) -> None:
+        request, state = slot.request, np.zeros((2, len(Column) + self.window_size))
+        start = self._automaton.first_inside if request.starts_inside else 0
+        state[:] = uncertainty.initial_state(request.range or EMPTY_RANGE, start, self.window_size)
+        state[1, Column.NUM_TOKENS] = -1
+        state[:, Column.LOST] = slot.problem != ""
+        knobs = np.zeros(len(Knob))
+        knobs[Knob.ALPHA] = request.m_alpha
+        knobs[Knob.EPSILON] = request.m_epsilon
+        knobs[Knob.MIN_TOKENS] = request.min_tokens
+        knobs[Knob.WINDOW] = request.window
+        knobs[Knob.THINK_CAP] = request.think_cap
+        knobs[Knob.ENABLED] = request.tti != "off"
+        knobs[Knob.MAX_TOKENS] = max_tokens
+        knobs[Knob.QUEUE_ID] = slot.queue_id
+        knobs[Knob.RELEASE] = request.signal == "release"
+        self.state[slot.index], self.knobs[slot.index] = self.place(state), self.place(knobs)
+        self.top_j[slot.index] = request.top_j
+        self.release_signal[slot.index] = request.signal == "release"
+
+    def release(self, key: str | int) -> Slot | None:
+        slot = self._by_key.pop(key, None)
         if slot is not None:
             self._free.append(slot.index)
         return slot
 
     def counts(self) -> dict[str, int]:
-        return {"requests": len(self._by_id), "slots": len(self.state)}
+        return {"requests": len(self._by_key), "slots": len(self.state) - 1}
 
-    def statistics(self, request_id: str, count: int) -> dict[str, Any] | None:
-        """What is known of a request whose reply has `count` tokens; None if nothing is."""
-        slot = self._by_id.get(request_id)
+    # ---- one token of each row ----
+
+    def settings_of(self, indices: Array, any_release: bool) -> Settings:
+        """The settings of these slots, all [B]."""
+        knobs = self.knobs[indices]
+        window = knobs[:, Knob.WINDOW]
+        return Settings(
+            alpha=knobs[:, Knob.ALPHA],
+            epsilon=knobs[:, Knob.EPSILON],
+            min_tokens=knobs[:, Knob.MIN_TOKENS],
+            window=window,
+            think_cap=knobs[:, Knob.THINK_CAP],
+            enabled=knobs[:, Knob.ENABLED] > 0,
+            max_tokens=knobs[:, Knob.MAX_TOKENS],
+            queue_id=uncertainty.whole(knobs[:, Knob.QUEUE_ID]),
+            weights=(self._age <= window[:, None]) / (window[:, None] + 1),
+            release=knobs[:, Knob.RELEASE] > 0 if any_release else None,
+        )
+
+    def step(
+        self, indices: Array, settings: Settings, distribution: Distribution, token: Array, position: Array
+    ) -> Array:
+        """Takes in one row for each slot of `indices` [B]; returns the token to force, or NO_TOKEN.
+
+        `position` [B]: tokens of the reply so far, `token` [B] the last of them; the distribution is the next one's.
+        A row whose token was thrown away comes again with the same position and is measured again.
+        """
+        both = self.state[indices]
+        committed, pending = both[:, 0], both[:, 1]
+        grown = pending[:, Column.NUM_TOKENS] == position
+        if not self.on_host:
+            committed = torch.where(grown[:, None], pending, committed)
+        elif grown.all():
+            committed = pending
+        else:
+            committed = np.where(grown[:, None], pending, committed)
+        committed = uncertainty.accept(committed, token, grown, self.table)
+        committed[:, Column.LOST] += committed[:, Column.NUM_TOKENS] != position
+        after, m, force = uncertainty.measure(committed, settings, distribution, position, self.table, self.queues)
+        after[:, Column.NUM_TOKENS] = position + 1
+        both[:, 0], both[:, 1] = committed, after
+        self.state[indices] = both
+        at = position.clip(max=self._history_length - 1)
+        for kind, values in ((ENTROPY, distribution.entropy), (CONFIDENCE, distribution.confidence), (M, m)):
+            self.history[indices, at, kind] = values
+        return force
+
+    # ---- what is known of a reply ----
+
+    def statistics(self, request_id: str, tokens: Sequence[int]) -> dict[str, Any] | None:
+        """What is known of a request whose reply has these tokens; None if nothing is."""
+        slot = self._by_key.get(request_id)
         if slot is None:
             return None
+        count = len(tokens)
+        both = np.asarray(torch.as_tensor(self.state[slot.index]).cpu())
         history = np.asarray(torch.as_tensor(self.history[slot.index, :count]).cpu())
-        committed = int(self.committed[slot.index])
-        pending = bool(self.measured[slot.index]) and count == committed + 1
-        last = self.state[slot.index, int(pending or count > committed)].tolist()
-        fired_at, signal_range = int(last[Column.FIRED_AT]), last[:4]
-        measured = last[Column.NUM_MEASURED]
-        phi = math.exp(last[Column.LOG_SUM] / measured) if measured else math.nan
-        if not slot.problem and not pending and count != committed:
+        taken_in = both[:, Column.NUM_TOKENS].astype(int).tolist()
+        last = both[taken_in.index(count) if count in taken_in else 1]
+        fired_at, signal_range = int(last[Column.FIRED_AT]), last[:4].tolist()
+        measured, release = last[Column.NUM_MEASURED], slot.request.signal == "release"
+        mean = last[Column.PHI_SUM] / measured if measured else math.nan
+        phi = mean if release else math.exp(mean)
+        problem = slot.problem
+        if not problem and (last[Column.LOST] or max(taken_in) < count):
+            problem = f"its reply has {count} tokens, of which {max(0, min(taken_in))} were followed"
+        elif not problem and count not in taken_in:
             # Async scheduling measured tokens beyond the end of the reply: what they did to range and Φ is undone.
             fired_at = fired_at if fired_at < count else -1
             signal_range = _range_after(slot.request.range or EMPTY_RANGE, history)
-            phi = uncertainty.phi(history[:, M])
-        queue_length = len(self._queue_lists[slot.queue_id]) if slot.queue_id >= 0 else 0
-        thinking = self._automaton.thought_length(known_tokens(slot.output[:count]), slot.request.starts_inside)
+            phi = uncertainty.phi(history[:, M], release)
+        queue_length = len(self._queue_lists[slot.queue_id]) if fired_at >= 0 else 0
         return {
             "history": history.astype(np.float32).tobytes(),
             "fired": FIRED_NAMES[int(last[Column.FIRED])] if fired_at >= 0 else "",
             "fired_at": fired_at,
-            "num_forced": max(0, min(count - fired_at, queue_length)) if fired_at >= 0 else 0,
-            "num_think_tokens": thinking,
+            "num_forced": max(0, min(count - fired_at, queue_length)),
+            "num_think_tokens": self._automaton.thought_length(tokens, slot.request.starts_inside),
             "range": signal_range,
-            "phi": math.nan if slot.problem else phi,
-            "problem": slot.problem,
+            "phi": math.nan if problem else phi,
+            "problem": problem,
         }
 
     def _queue_id(self, text: str) -> int:
@@ -161,8 +261,9 @@ class SlotTable:
         self.state = xp.concatenate((self.state, self.place(np.zeros((count, *self.state.shape[1:])))))
         history = self.place(np.full((count, *self.history.shape[1:]), np.nan))
         self.history = xp.concatenate((self.history, history))
-        self.committed = np.concatenate((self.committed, np.zeros(count, np.int64)))
-        self.measured = np.concatenate((self.measured, np.zeros(count, np.bool_)))
+        self.knobs = xp.concatenate((self.knobs, self.place(np.zeros((count, len(Knob))))))
+        self.top_j = np.concatenate((self.top_j, np.ones(count, np.int64)))
+        self.release_signal = np.concatenate((self.release_signal, np.zeros(count, np.bool_)))
         self._free.extend(range(have + count - 1, have - 1, -1))
 
     def _make_room(self, window_size: int, reply_length: int) -> None:
@@ -173,6 +274,7 @@ class SlotTable:
             named = len(Column)
             self.state = xp.concatenate((self.state[:, :, :named], blank, self.state[:, :, named:]), 2)
             self.window_size = window_size
+            self._age = self.place(np.arange(window_size - 1.0, -1, -1)[None, :])
         if reply_length > self._history_length:
             length = max(reply_length, min(2 * self._history_length, self._max_length))
             blank = self.place(np.full((len(self.history), length - self._history_length, 3), np.nan))

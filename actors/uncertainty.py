@@ -1,13 +1,12 @@
 """The signal M, when a thought ends, and Φ (METHOD sections 2 to 4): one batched pass, pure functions.
 
-Owns: entropy and top-j confidence of a batch of logits, the running range, M, the window of |ΔM|, the
-peak rule, the decision, which token is forced, Φ. Called by `actors.tti_processor` and `actors.tti_slots`, inside
-the engine. Must not know: vLLM, requests, batch rows, tokenizers (a thought's markers arrive as the transition table
+Owns: M in its variants, the running range, the window of |ΔM|, the peak rule, the decision, which token is forced, Φ.
+Called by `actors.tti_slots`, inside the engine. Must not know: vLLM, requests, batch rows, logits (their entropy and
+confidence arrive from `actors.token_distribution`), tokenizers (a thought's markers arrive as the transition table
 that `actors.think_markers` builds).
 
-The decoding pass over the vocabulary is torch. What follows works on a few numbers a row and is written once for
-torch tensors (a GPU, no host synchronisation) and for numpy arrays: on a CPU a torch call costs 3 µs whatever its
-size, a numpy call a fifth of that, and there are some sixty of them in a step.
+Written once for torch tensors (a GPU, no host synchronisation) and for numpy arrays: on a CPU a torch call costs 3 µs
+whatever its size, a numpy call a fifth of that, and there are some sixty of them in a step.
 
 A request's state is one row of a float64 array, columns named by `Column` (whole numbers are exact there);
 the window follows the named columns. One array means that moving, keeping or undoing a state is one call.
@@ -25,10 +24,15 @@ What the formulas leave open, decided once, here:
   a plateau at the maximum is a peak that is not behind, whatever the last digits say.
 - The token whose distribution fires is the first forced one. Nothing fires unless the whole queue fits into
   the reply, and uncertainty does not fire in the middle of a `</think>` that the model is writing itself.
+
+The signal `release` is that of the authors' public code (METHOD section 8.4) and brings its own constants:
+M = 0.6 ln max p + 0.4 (1 - H / ln V), of which Φ is the arithmetic mean; a thought ends after 20 values of |ΔM| in a
+row of at most 1e-4, wherever the peak is. α, N and ε are not used. High means sure, where the paper's M means unsure.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -36,12 +40,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+
+from actors.token_distribution import Distribution
 
 Array = Any
 """numpy array or torch tensor; all arrays of one call are of one kind."""
 
-LOG_P_FLOOR = -100.0
 PHI_FLOOR = 1e-3
 DEGENERATE_SPAN = 1e-6
 DEGENERATE_VALUE = 0.5
@@ -50,10 +54,9 @@ PEAK_TOLERANCE = 1e-4
 NOT_FIRED, FIRED_UNCERTAINTY, FIRED_CAP = 0, 1, 2
 NO_TOKEN = -1
 
-_SHIFT_FLOOR = -104.0  # exp of it is 0 in fp32; keeps 0 * -inf out of the sums
-_BLOCK_ELEMENTS = 100_000  # rows are taken in blocks that stay in a CPU core's second-level cache
-_DIRECT_PARTITION = 4096  # vocabularies up to here are partitioned whole, larger ones group by group
-_GROUP = 64
+RELEASE_ALPHA = 0.6
+RELEASE_TOLERANCE = 1e-4
+RELEASE_RUN = 20
 
 
 class Column(IntEnum):
@@ -71,13 +74,18 @@ class Column(IntEnum):
     PEAK_AT = 9  # thinking token of the peak
     FIRED = 10  # NOT_FIRED, FIRED_UNCERTAINTY, FIRED_CAP
     FIRED_AT = 11  # index in the reply of the first forced token; -1: none
-    LOG_SUM = 12  # sum of ln max(M, floor) over sampled tokens
+    PHI_SUM = 12  # over sampled tokens: sum of ln max(M, floor); of M itself for `release`
     NUM_MEASURED = 13
+    NUM_TOKENS = 14  # tokens of the reply that the state has taken in; -1: the row holds no state
+    LOST = 15  # 1: the reply went on without being shown, so it is neither measured nor forced any more
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of each row, all [B] (weights [B, W]: 1/(N+1) at the row's window, 0 before it)."""
+    """Settings of each row, all [B] (weights [B, W]: 1/(N+1) at the row's window, 0 before it).
+
+    `release`: rows with that signal; None when there are none, which saves its arithmetic.
+    """
 
     alpha: Array
     epsilon: Array
@@ -88,6 +96,7 @@ class Settings:
     max_tokens: Array
     queue_id: Array  # int64
     weights: Array
+    release: Array | None  # bool
 
 
 @dataclass(frozen=True)
@@ -118,60 +127,6 @@ def initial_state(signal_range: Sequence[float], machine: int, window_size: int)
     return state
 
 
-def entropy_and_confidence(logits: Tensor, top_j: int | Tensor) -> tuple[Tensor, Tensor]:
-    """Entropy H and top-j confidence C of each row, nats, float64 [B]; NaN where a row cannot be measured.
-
-    `top_j` is one number or one for each row; a vocabulary smaller than j is averaged whole.
-    """
-    rows, vocabulary = logits.shape
-    on_host = logits.device.type == "cpu"
-    block = max(1, _BLOCK_ELEMENTS // vocabulary) if on_host else max(1, rows)
-    largest_j = min(int(top_j if isinstance(top_j, int) else top_j.max()), vocabulary)
-    # Written over by each block: fresh memory for every block costs more than the arithmetic.
-    shifted = torch.empty(min(block, rows), vocabulary, dtype=torch.float32, device=logits.device)
-    weights = torch.empty_like(shifted)
-    peaks, total, dot = torch.empty(3, rows, dtype=torch.float32, device=logits.device)
-    for first in range(0, rows, block):
-        part = slice(first, min(first + block, rows))
-        scores = logits[part].float()
-        z, w = shifted[: len(scores)], weights[: len(scores)]
-        torch.amax(scores, 1, out=peaks[part])
-        torch.sub(scores, peaks[part, None], out=z).clamp_(min=_SHIFT_FLOOR)
-        torch.exp(z, out=w)
-        torch.sum(w, 1, out=total[part])
-        torch.sum(w.mul_(z), 1, out=dot[part])
-    top = _largest(logits, largest_j).float() - peaks[:, None]
-    total = total.double()
-    log_total = total.log()
-    entropy = (log_total - dot / total).clamp_(min=0)
-    log_p = (top - log_total[:, None]).clamp_(min=LOG_P_FLOOR)
-    if isinstance(top_j, int):
-        return entropy, log_p.mean(1).neg_()
-    cumulated = log_p.sort(1, descending=True).values.cumsum(1)
-    count = top_j.clamp(max=vocabulary)
-    return entropy, -cumulated.gather(1, (count - 1)[:, None]).squeeze(1) / count
-
-
-def _largest(scores: Tensor, count: int) -> Tensor:
-    """The `count` largest values of each row, in no order.
-
-    torch.topk is slow on a CPU. The largest values lie in the groups with the largest maxima, so a large
-    vocabulary is first cut down to `count` groups; numpy's partition then selects within what is left.
-    """
-    if scores.device.type != "cpu":
-        return scores.topk(count, dim=1, sorted=False).values
-    scores, vocabulary = scores.float(), scores.shape[1]
-    groups = vocabulary // _GROUP
-    if vocabulary > _DIRECT_PARTITION and groups > count:
-        whole = scores[:, : groups * _GROUP].view(-1, groups, _GROUP)
-        last = groups - count
-        chosen = torch.from_numpy(np.argpartition(whole.amax(2).numpy(), last, axis=1)[:, last:])
-        kept = whole.gather(1, chosen[:, :, None].expand(-1, -1, _GROUP)).flatten(1)
-        scores = torch.cat((kept, scores[:, groups * _GROUP :]), 1)
-    first = scores.shape[1] - count
-    return torch.from_numpy(np.partition(scores.numpy(), first, axis=1)[:, first:])
-
-
 def normalised(value: Array, minimum: Array, maximum: Array) -> Array:
     """Min-max normalisation with the degenerate range defined at the top of this file."""
     span = maximum - minimum
@@ -180,7 +135,7 @@ def normalised(value: Array, minimum: Array, maximum: Array) -> Array:
 
 def accept(state: Array, token: Array, known: Array, table: ThoughtTable) -> Array:
     """The states [B, columns] after the reply grew by `token` [B]; rows where `known` is False stay as they are."""
-    machine = _whole(state[:, Column.MACHINE])
+    machine = whole(state[:, Column.MACHINE])
     inside = (machine >= table.first_inside) & (machine < table.done)
     after = state + 0
     after[:, Column.MACHINE] = _namespace(state).where(known, table.next_state[machine, token], machine)
@@ -191,8 +146,7 @@ def accept(state: Array, token: Array, known: Array, table: ThoughtTable) -> Arr
 def measure(
     state: Array,
     settings: Settings,
-    entropy: Array,
-    confidence: Array,
+    distribution: Distribution,
     position: Array,
     table: ThoughtTable,
     queues: Queues,
@@ -203,6 +157,7 @@ def measure(
     the token to force (NO_TOKEN: sample).
     """
     xp = _namespace(state)
+    entropy, confidence = distribution.entropy, distribution.confidence
     machine, think_tokens = state[:, Column.MACHINE], state[:, Column.THINK_TOKENS]
     fired, named = state[:, Column.FIRED], len(Column)
     after = state + 0
@@ -215,9 +170,13 @@ def measure(
         uncertain, sure = normalised(entropy, e_min, e_max), normalised(confidence, c_min, c_max)
         m = xp.where(valid, settings.alpha * uncertain + (1 - settings.alpha) * (1 - sure), np.nan)
 
+        if settings.release is not None:
+            m = xp.where(settings.release, _release_m(distribution, table.next_state.shape[1]), m)
         inside = (machine >= table.first_inside) & (machine < table.done)
         delta = xp.abs(m - state[:, Column.LAST_M])
         has_delta = inside & (delta >= 0)  # NaN compares False
+        if settings.release is not None:  # there the run of small values is counted, not a mean taken
+            has_delta = has_delta & ~(settings.release & (delta > RELEASE_TOLERANCE))
         num_deltas = xp.where(has_delta, state[:, Column.NUM_DELTAS] + 1, 0.0)
         peak_m = state[:, Column.PEAK_M]
         at_peak = inside & (m >= peak_m - PEAK_TOLERANCE)
@@ -230,11 +189,12 @@ def measure(
         settings, inside, machine > table.first_inside, think_tokens, after[:, named:], num_deltas, peak_at
     )
     queue_length = queues.lengths[settings.queue_id]
-    may = settings.enabled & (fired == NOT_FIRED) & (position + queue_length <= settings.max_tokens)
+    may = settings.enabled & (fired == NOT_FIRED) & (state[:, Column.LOST] == 0)
+    may = may & (position + queue_length <= settings.max_tokens)
     by_uncertainty = by_uncertainty & may
     fires = by_uncertainty | (by_cap & may)
     fired = xp.where(fires, xp.where(by_uncertainty, float(FIRED_UNCERTAINTY), float(FIRED_CAP)), fired)
-    fired_at = xp.where(fires, position, _whole(state[:, Column.FIRED_AT]))
+    fired_at = xp.where(fires, position, whole(state[:, Column.FIRED_AT]))
 
     step = position - fired_at
     forced = (fired_at >= 0) & (step < queue_length)
@@ -244,7 +204,8 @@ def measure(
     after[:, Column.LAST_M] = xp.where(inside, m, np.nan)
     after[:, Column.NUM_DELTAS] = num_deltas
     after[:, Column.PEAK_AT] = peak_at
-    after[:, Column.LOG_SUM] += xp.log(xp.clip(m, PHI_FLOOR, None))
+    share = xp.log(xp.clip(m, PHI_FLOOR, None))
+    after[:, Column.PHI_SUM] += share if settings.release is None else xp.where(settings.release, m, share)
     after[:, Column.NUM_MEASURED] += valid
     counts = valid & ~forced
     if xp is torch or not counts.all():
@@ -274,19 +235,30 @@ def decide(
     full = num_deltas > settings.window
     peak_behind = think_tokens - settings.window > peak_at
     old_enough = think_tokens >= settings.min_tokens
-    by_uncertainty = inside & ~mid_marker & saturated & full & peak_behind & old_enough
+    by_uncertainty = saturated & full & peak_behind
+    if settings.release is not None:
+        by_uncertainty = _namespace(num_deltas).where(settings.release, num_deltas >= RELEASE_RUN, by_uncertainty)
+    by_uncertainty = by_uncertainty & inside & ~mid_marker & old_enough
     return by_uncertainty, inside & (think_tokens >= settings.think_cap)
 
 
-def phi(m: np.ndarray) -> float:
+def _release_m(distribution: Distribution, vocabulary: int) -> Array:
+    sure = 1 - distribution.entropy / math.log(vocabulary) if vocabulary > 1 else 1.0
+    return RELEASE_ALPHA * distribution.log_max + (1 - RELEASE_ALPHA) * sure
+
+
+def phi(m: np.ndarray, release: bool = False) -> float:
     """Φ of a turn: the geometric mean of M over its sampled tokens; NaN entries are not sampled or not measured."""
     values = m[~np.isnan(m)].astype(np.float64)
-    return float(np.exp(np.log(np.maximum(values, PHI_FLOOR)).mean())) if len(values) else float("nan")
+    if not len(values):
+        return float("nan")
+    return float(values.mean() if release else np.exp(np.log(np.maximum(values, PHI_FLOOR)).mean()))
 
 
 def _namespace(array: Array) -> Any:
     return np if isinstance(array, np.ndarray) else torch
 
 
-def _whole(array: Array) -> Array:
+def whole(array: Array) -> Array:
+    """Whole numbers, from float64 columns that hold them exactly."""
     return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()

@@ -42,6 +42,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast,
 from vllm import LLM, SamplingParams
 from vllm.v1.sample.logits_processor import AdapterLogitsProcessor
 
+from actors.tti_request import Request
+
 SHAPES: dict[str, Any] = {
     "tiny": Qwen3Config(
         vocab_size=1024, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4,
@@ -103,7 +105,7 @@ def round_of(llm: LLM, kind: str, batch: int, tokens: int, number: int) -> tuple
         name = f"{kind}-{number}-{row}"
         extra: dict[str, Any] = {}
         if kind == "ours":
-            extra = {"t2po": {"id": name, "starts_inside": True, "epsilon": 0.0, "think_cap": 10_000}}
+            extra = Request(id=name, starts_inside=True, epsilon=0.0, think_cap=10_000).extra_args()
         elif kind == "row by row":
             extra = {"row_by_row": True}
         params = SamplingParams(
@@ -119,7 +121,7 @@ def round_of(llm: LLM, kind: str, batch: int, tokens: int, number: int) -> tuple
         cpu.append((time.process_time() - cpu_before) * 1e3)
         wall.append((time.perf_counter() - wall_before) * 1e3)
     if kind == "ours":
-        names = [(f"{kind}-{number}-{row}", tokens) for row in range(batch)]
+        names = [(f"{kind}-{number}-{row}", [0] * tokens) for row in range(batch)]
         assert None not in engine.collective_rpc("t2po_take", args=(names, []))[0]
     return cpu[2:-1], wall[2:-1]
 
@@ -138,8 +140,8 @@ def main() -> None:
         llm = LLM(
             folder, dtype="bfloat16", max_model_len=32 + options.tokens, max_num_seqs=batch, enforce_eager=True,
             kv_cache_memory_bytes=2**29, enable_chunked_prefill=False, max_num_batched_tokens=8192,
-            logits_processors=["actors.tti_processor:TTIProcessor", RowByRow], generation_config="vllm",
-            worker_extension_cls="actors.tti_processor.WorkerExtension", enable_prefix_caching=False,
+            logits_processors=["actors.tti_plugin:TTI", RowByRow], generation_config="vllm",
+            worker_extension_cls="actors.engine_worker.EngineWorker", enable_prefix_caching=False,
         )  # fmt: skip
         times: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in kinds}
         for number in range(options.rounds + 1):

@@ -90,17 +90,17 @@ class RunConfig(Section):
     def _check_across_sections(self) -> RunConfig:
         problems = []
         room = self.inference.response_tokens - MARK_TOKENS
-        if self.tti.enabled and self.tti.think_cap >= room:
+        if self.tti.acts != "off" and self.tti.think_cap >= room:
             problems.append(
                 f"tti.think_cap = {self.tti.think_cap}: must be below inference.response_tokens - {MARK_TOKENS} = "
                 f"{room}, or it never acts: the marks around a thought take {MARK_TOKENS} tokens or more"
             )
-        if self.tti.enabled and self.tti.window + 1 >= self.tti.think_cap:
+        if self.tti.acts == "paper" and self.tti.window + 1 >= self.tti.think_cap:
             problems.append(
                 f"tti.window = {self.tti.window}: must be below tti.think_cap - 1 = {self.tti.think_cap - 1}, or no "
                 "thought is long enough for it"
             )
-        if self.tti.enabled and self.tti.min_tokens >= self.tti.think_cap:
+        if self.tti.acts == "paper" and self.tti.min_tokens >= self.tti.think_cap:
             problems.append(
                 f"tti.min_tokens = {self.tti.min_tokens}: must be below tti.think_cap = {self.tti.think_cap}"
             )
@@ -123,6 +123,11 @@ class RunConfig(Section):
         return self
 
 
+def _spelled_out(key: str) -> str:
+    """`tti = "budget"` is short for `tti.variant = "budget"`."""
+    return f"{key}.variant" if key in ("tti", "tds") else key
+
+
 def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     """`["tti.enabled=false", "seed=1"]` -> nested dictionary; values are TOML, bare words are strings."""
     tree: dict[str, Any] = {}
@@ -134,7 +139,7 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
             value = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             value = text
-        *parents, leaf = key.split(".")
+        *parents, leaf = _spelled_out(key).split(".")
         node = tree
         for parent in parents:
             node = node.setdefault(parent, {})
@@ -173,6 +178,9 @@ def load_config(recipe: str, overrides: list[str] | None = None) -> RunConfig:
         tree = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    for key, value in list(tree.items()):
+        if _spelled_out(key) != key and isinstance(value, str):
+            tree[key] = {"variant": value}
     return validate(merge(tree, parse_overrides(overrides or [])), source=str(path), overrides=overrides or [])
 
 
@@ -195,7 +203,7 @@ def validate(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -
                 lines.append(
                     f"{key} = {problem['input']!r}: is a section; set one of its keys, as in {key}.key = value"
                 )
-        from_command_line = {item.partition("=")[0] for item in overrides}
+        from_command_line = {_spelled_out(item.partition("=")[0]) for item in overrides}
         places = ["command line" if line.split(" = ")[0] in from_command_line else source for line in lines]
         text = "\n".join(f"{place}: {line}" for place, line in zip(places, lines, strict=True))
         raise ConfigError(text) from error

@@ -58,6 +58,7 @@ _TABLE = (
     Metric("grad_norm", "", "Global gradient norm before clipping."),
     Metric("lr", "", "Learning rate of the step."),
     Metric("advantage_abs_mean", "", "Mean absolute advantage of a turn."),
+    Metric("void_trajectories", "share", 'Trajectories left out for a turn without an action (tds = "void_turn").'),
     Metric("skipped_steps", "steps", "Optimizer steps skipped because the gradient was not finite.", counts=True),
     Metric("train_tokens", "tokens", "Tokens trained on, prompts included.", counts=True),
     Metric("train_tokens_per_s", "tokens/s", "Tokens trained on a second of the learner's time."),

@@ -46,7 +46,9 @@ class PartActors:
 
         config = self._config
         options = {**actor_options(config.learner), "num_cpus": 0}
-        return LearnerActor.options(**options).remote(str(self._policy), config.learner, config.advantage, config.seed)
+        return LearnerActor.options(**options).remote(
+            str(self._policy), config.learner, config.advantage, config.seed, config.tds.acts == "void_turn"
+        )
 
     def sampling(self) -> dict[str, Any]:
         """By reference: what the router only passes on, it need not be able to read (the class imports torch)."""

@@ -46,13 +46,13 @@ def sampling_specs(config: RunConfig) -> dict[str, SamplingSpec]:
 
     return {
         "train": SamplingSpec(
-            temperature=1.0, top_p=1.0, top_k=0, max_tokens=config.inference.response_tokens, tti=config.tti.enabled
+            temperature=1.0, top_p=1.0, top_k=0, max_tokens=config.inference.response_tokens, tti=True
         ),
         "eval": SamplingSpec(
             temperature=config.eval.temperature,
             top_p=config.eval.top_p,
             top_k=config.eval.top_k,
             max_tokens=config.inference.response_tokens,
-            tti=config.tti.enabled and config.eval.interventions,
+            tti=config.eval.interventions,
         ),
     }

@@ -110,7 +110,7 @@ class Router:
         if unseen:
             self._kept.record(request.trajectory_id, request.turn - len(unseen), unseen)
         tds = self._settings.tds
-        active = tds.enabled and (sampling == "train" or self._settings.tds_in_eval)
+        active = tds.acts == "paper" and (sampling == "train" or self._settings.tds_in_eval)
         budget = tds.max_candidates if active else 1
         deadline = time.monotonic() + self._settings.turn_timeout_s
         drawn: list[Candidate] = []

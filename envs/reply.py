@@ -18,10 +18,14 @@ _LAST_RESORT = 30
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """`action` is what is sent to the environment, `format_valid` whether the strict format was kept."""
+    """`action` is what is sent to the environment, `format_valid` whether the strict format was kept.
+
+    `has_action`: there is an action block; without one the turn is void, and `action` is a guess.
+    """
 
     action: str
     format_valid: bool
+    has_action: bool
 
 
 def parse_reply(text: str) -> Reply:
@@ -37,9 +41,9 @@ def parse_reply(text: str) -> Reply:
         opened, closed, action, end = tags
         outside = text[: opened.start()] + text[closed.end() : action.start()] + text[end.end() :]
         strict = not outside.strip() and _HAN.search(text) is None
-        return Reply(text[action.end() : end.start()].strip().lower(), strict)
+        return Reply(text[action.end() : end.start()].strip().lower(), strict, True)
     start = next((place for place, name in enumerate(names) if name == "action"), len(names))
     stop = next((place for place, name in enumerate(names) if name == "/action" and place > start), None)
     if stop is not None:
-        return Reply(text[tags[start].end() : tags[stop].start()].strip().lower(), False)
-    return Reply(text[-_LAST_RESORT:].strip().lower(), False)
+        return Reply(text[tags[start].end() : tags[stop].start()].strip().lower(), False, True)
+    return Reply(text[-_LAST_RESORT:].strip().lower(), False, False)

@@ -42,6 +42,7 @@ class Learner:
         advantage: AdvantageSettings,
         seed: int,
         *,
+        filter_void_turns: bool = False,
         rank: int = 0,
         world_size: int = 1,
         address: str = "127.0.0.1",
@@ -52,6 +53,7 @@ class Learner:
         self._model_path = model_path
         self._settings = settings
         self._advantage = advantage
+        self._filter_void_turns = filter_void_turns
         self._seed = seed
         self._updates = 0
         self._updates_skipped = 0
@@ -83,7 +85,7 @@ class Learner:
         `train_tokens_per_s`.
         """
         start = time.monotonic()
-        samples, metrics = build_samples(groups, self._advantage)
+        samples, metrics = build_samples(groups, self._advantage, filter_void_turns=self._filter_void_turns)
         sums, first, fresh = LossSums(), LossSums(), LossSums()
         steps: list[StepResult] = []
         tokens, cells, real = 0, 0, 0

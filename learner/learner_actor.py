@@ -39,10 +39,17 @@ def actor_options(settings: LearnerSettings, num_gpus: int = 0) -> dict[str, Any
 class LearnerActor:
     """`Learner` in a process of its own; same methods, see there."""
 
-    def __init__(self, model_path: str, settings: LearnerSettings, advantage: AdvantageSettings, seed: int) -> None:
+    def __init__(
+        self,
+        model_path: str,
+        settings: LearnerSettings,
+        advantage: AdvantageSettings,
+        seed: int,
+        filter_void_turns: bool = False,
+    ) -> None:
         from learner.learner import Learner
 
-        self._learner = Learner(model_path, settings, advantage, seed)
+        self._learner = Learner(model_path, settings, advantage, seed, filter_void_turns=filter_void_turns)
 
     def ready(self) -> int:
         """Returns once the model is loaded: the number of updates so far."""

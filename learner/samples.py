@@ -5,6 +5,9 @@ groups say about the policy (`controller.metrics` reduces that).
 
 One sample a turn (METHOD section 5): the accepted candidate only, forced tokens masked, the turn's
 advantage on every response token. Rejected candidates are not trained on.
+
+The void-turn filter (SimpleTIR, arXiv 2509.02479; an ablation in the T²PO paper) leaves out whole trajectories with a
+turn that holds no action; they still count in their group's statistics.
 """
 
 from __future__ import annotations
@@ -13,33 +16,45 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from envs.records import TrainingSample, TrajectoryGroup, Turn
+from envs.records import TrainingSample, Trajectory, TrajectoryGroup, Turn
+from envs.reply import parse_reply
 from learner.advantage import gigpo
 from learner.settings import AdvantageSettings
 
 
 def build_samples(
-    groups: Sequence[TrajectoryGroup], advantage: AdvantageSettings
+    groups: Sequence[TrajectoryGroup], advantage: AdvantageSettings, *, filter_void_turns: bool = False
 ) -> tuple[list[TrainingSample], dict[str, float]]:
     """TrainingSamples of all turns with at least one sampled token, in the order of the groups, and what there is to
     say about their advantages."""
     if not groups:
         raise ValueError("build_samples: no groups; a step needs at least one")
     samples: list[TrainingSample] = []
+    num_void = 0
     for group in groups:
         advantages = group_advantages(group, advantage)
         for trajectory, values in zip(group.trajectories, advantages, strict=True):
+            if filter_void_turns and is_void(trajectory):
+                num_void += 1
+                continue
             for index, (turn, value) in enumerate(zip(trajectory.turns, values, strict=True)):
                 if bool(np.all(turn.accepted.forced)):
                     continue
                 samples.append(_sample(turn, float(value), f"{trajectory.id} turn {index}"))
     metrics = {}
+    if filter_void_turns:
+        metrics["void_trajectories"] = num_void / sum(len(group.trajectories) for group in groups)
     per_turn = np.array([float(sample.advantages[0]) for sample in samples])
     if len(per_turn):  # a metric without a measurement is left out: zero would be a claim
         metrics["advantage_abs_mean"] = float(np.abs(per_turn).mean())
         metrics["advantage_max"] = float(per_turn.max())
         metrics["advantage_min"] = float(per_turn.min())
     return samples, metrics
+
+
+def is_void(trajectory: Trajectory) -> bool:
+    """Whether a turn of it holds no action."""
+    return any(not parse_reply(turn.accepted.text).has_action for turn in trajectory.turns)
 
 
 def group_advantages(group: TrajectoryGroup, settings: AdvantageSettings) -> list[np.ndarray]:

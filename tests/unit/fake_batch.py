@@ -1,4 +1,4 @@
-"""A stand-in for vLLM's persistent batch: drives `TTIProcessor` by the V1 interface the way the model runner does.
+"""Stand-ins for vLLM's batches: they drive our processors by the V1 and V2 interfaces the way the model runners do.
 
 Requests sit in rows; the batch can grow, condense, swap rows, preempt a request and take it back, throw a row's token
 away, and show placeholders as async scheduling does. Everything random about a request depends on the request alone,
@@ -16,14 +16,26 @@ import torch
 from vllm import SamplingParams
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from actors.tti_processor import TTIProcessor
+from actors.tti_processor import TTIProcessorV1
+from actors.tti_processor_v2 import TTIProcessorV2
+from actors.tti_request import Request
 from actors.tti_slots import SlotTable
 
+INTERFACES = ("v1", "v1 tensors", "v2")
+"""Ways to a processor; "v1 tensors" is the V1 interface on arrays as a GPU has them."""
 
-def processor_over(pieces: list[str], max_rows: int = 8, max_length: int = 64, tensors: bool = False) -> TTIProcessor:
-    """A processor without an engine; `tensors` takes the path that a GPU takes."""
+Processor = TTIProcessorV1 | TTIProcessorV2
+
+
+def processor_over(pieces: list[str], max_rows: int = 8, max_length: int = 64, interface: str = "v1") -> Processor:
+    """A processor without an engine."""
+    tensors = interface != "v1"
     slots = SlotTable(PieceTokenizer(pieces), len(pieces), max_rows, max_length, torch.device("cpu"), tensors)
-    return TTIProcessor.over(slots)
+    return TTIProcessorV2(slots, FakeStates(64, 128, len(pieces))) if interface == "v2" else TTIProcessorV1(slots)
+
+
+def batch_over(processor: Processor) -> FakeBatch:
+    return FakeBatchV2(processor) if isinstance(processor, TTIProcessorV2) else FakeBatch(processor)
 
 
 class PieceTokenizer:
@@ -81,14 +93,14 @@ def fake_request(
 ) -> FakeRequest:
     """A request that takes part in t2po with these settings."""
     eos = asked.pop("eos", -1)
-    params = SamplingParams(max_tokens=max_tokens, extra_args={"t2po": {"id": name, **asked}})
+    params = SamplingParams(max_tokens=max_tokens, extra_args=Request(id=name, **asked).extra_args())
     return FakeRequest(name, logits_at, params, seed, eos)
 
 
 class FakeBatch:
     """Rows of requests over one processor."""
 
-    def __init__(self, processor: TTIProcessor) -> None:
+    def __init__(self, processor: Any) -> None:
         self.processor = processor
         self.rows: list[FakeRequest] = []
         self.removed: list[int] = []
@@ -145,7 +157,7 @@ class FakeBatch:
             for request in self.rows:
                 if request.id in discard:
                     request.output.append(-1)
-        forced = self.processor.apply(logits)
+        forced = self._apply(logits)
         for row, request in enumerate(self.rows):
             if request.output and request.output[-1] == -1:
                 request.output.pop()
@@ -158,20 +170,82 @@ class FakeBatch:
                     assert np.isneginf(row_logits).sum() == len(row_logits) - 1
                 request.output.append(int(np.argmax(row_logits)) if changed else request.sample(position, raw))
 
+    def _apply(self, logits: torch.Tensor) -> torch.Tensor:
+        return self.processor.apply(logits)
+
     def preempt(self, request: FakeRequest) -> None:
         """Takes a request out of its row; `add` brings it back with its tokens, in a list of its own."""
         self.remove(request)
         request.output = list(request.output)
 
 
-def run_alone(processor: TTIProcessor, request: FakeRequest) -> dict[str, Any]:
+class FakeBuffer:
+    """A vLLM buffer: `np` on the host and `gpu` on the device are one here."""
+
+    def __init__(self, *size: int) -> None:
+        self.gpu = torch.zeros(size, dtype=torch.int32)
+        self.np = self.gpu.numpy()
+
+
+class FakeStates:
+    """What Model Runner V2 shows of its requests."""
+
+    def __init__(self, max_num_reqs: int, max_model_len: int, vocab_size: int) -> None:
+        self.device, self.max_num_reqs, self.vocab_size = torch.device("cpu"), max_num_reqs, vocab_size
+        self.all_token_ids = FakeBuffer(max_num_reqs, max_model_len)
+        self.prompt_len, self.prefill_len, self.total_len = (FakeBuffer(max_num_reqs) for _ in range(3))
+
+
+@dataclass
+class FakeContext:
+    idx_mapping: torch.Tensor
+    idx_mapping_np: np.ndarray
+
+
+class FakeBatchV2(FakeBatch):
+    """Requests keep a slot of the runner's while they are in it, and sit in another row each step."""
+
+    PROMPT = (1, 2, 3)
+
+    def __init__(self, processor: TTIProcessorV2) -> None:
+        super().__init__(processor)
+        self.states: Any = processor._states
+        self.slot_of: dict[str, int] = {}
+        self.free = list(range(self.states.max_num_reqs))
+        self.order = np.random.default_rng(0)
+
+    def _refresh(self) -> None:
+        for row in sorted(self.removed, reverse=True):
+            self.free.append(self.slot_of.pop(self.rows.pop(row).id))
+        for request in self.added:
+            slot = self.slot_of[request.id] = self.free.pop()
+            tokens = [*self.PROMPT, *request.output]
+            self.states.all_token_ids.np[slot, : len(tokens)] = tokens
+            self.states.prompt_len.np[slot] = len(self.PROMPT)
+            self.states.prefill_len.np[slot] = self.states.total_len.np[slot] = len(tokens)
+            self.processor.add_request(slot, request.params)
+            self.rows.append(request)
+        self.processor.apply_staged_writes()
+        self.rows = [self.rows[row] for row in self.order.permutation(len(self.rows))]
+        self.removed, self.added, self.swaps = [], [], []
+
+    def _apply(self, logits: torch.Tensor) -> torch.Tensor:
+        slots = np.array([self.slot_of[request.id] for request in self.rows])
+        for slot, request in zip(slots, self.rows, strict=True):
+            output = [token for token in request.output if token >= 0]
+            self.states.total_len.np[slot] = len(self.PROMPT) + len(output)
+            self.states.all_token_ids.np[slot, len(self.PROMPT) : len(self.PROMPT) + len(output)] = output
+        return self.processor.apply(logits, FakeContext(torch.from_numpy(slots), slots))
+
+
+def run_alone(processor: Processor, request: FakeRequest) -> dict[str, Any]:
     """The whole reply of one request in a batch of its own, and its statistics."""
-    batch = FakeBatch(processor)
+    batch = batch_over(processor)
     batch.add(request)
     while not request.over:
         batch.step()
     batch.remove(request)
-    statistics = processor.take([(request.id, len(request.output))])[0]
+    statistics = processor.take([(request.id, request.output)])[0]
     assert statistics is not None
     batch._refresh()
     return statistics

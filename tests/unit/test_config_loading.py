@@ -53,7 +53,9 @@ def test_overrides_win_over_the_recipe_section_by_section(tmp_path: Path) -> Non
         ("tti.enabled=perhaps", ["tti.enabled = 'perhaps'", "true, false"]),
         ("env.prompt=long", ["env.prompt = 'long'", '"full", "compact"']),
         ("learner.zero_stage=4", ["learner.zero_stage = 4", "0, 1, 2, 3"]),
-        ("tti=3", ["tti = 3", "is a section"]),
+        ("env=3", ["env = 3", "is a section"]),
+        ("tti=3", ["tti.variant = 3", '"paper", "budget", "off"']),
+        ("tds=void", ["tds.variant = 'void'", '"paper", "void_turn", "off"']),
         ("seed.x=3", ["seed = {'x': 3}", "whole number"]),
         ("tti.window=1001", ["tti.window = 1001", "≤ 1000"]),
         ("metrics.port=70000", ["metrics.port = 70000", "≤ 65535"]),
@@ -127,3 +129,19 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     folder.mkdir()
     with pytest.raises(ConfigError, match="no such file"):
         load_config(str(folder))
+
+
+@pytest.mark.parametrize("written", ["tti = 'budget'", "[tti]\nvariant = 'budget'"])
+def test_a_variant_may_stand_for_its_section(tmp_path: Path, written: str) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text(written)
+    config = load_config(str(recipe), ["tti.think_cap=30", "tds=void_turn", "tti.signal=entropy"])
+    assert (config.tti.acts, config.tti.think_cap, config.tti.signal) == ("budget", 30, "entropy")
+    assert config.tds.acts == "void_turn"
+    assert load_config(str(recipe), ["tti=off"]).tti.acts == "off"
+
+
+def test_switched_off_is_the_variant_off() -> None:
+    config = load_config("alfworld", ["tti.enabled=false", "tds.enabled=false"])
+    assert (config.tti.acts, config.tds.acts) == ("off", "off")
+    assert (load_config("alfworld").tti.acts, load_config("alfworld").tds.acts) == ("paper", "paper")

@@ -17,7 +17,6 @@ def config(**sections: object) -> RunConfig:
 def test_training_samples_the_policy_itself() -> None:
     spec = sampling_specs(config(eval={"temperature": 0.3, "top_p": 0.5, "top_k": 7}))["train"]
     assert (spec.temperature, spec.top_p, spec.top_k, spec.tti) == (1.0, 1.0, 0, True)
-    assert not sampling_specs(config(tti={"enabled": False}))["train"].tti
 
 
 def test_evaluation_has_its_own_sampling_and_interventions_only_when_asked() -> None:

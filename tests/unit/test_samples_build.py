@@ -74,3 +74,27 @@ def test_behaviour_logprob_that_is_not_finite_is_rejected() -> None:
 def test_no_groups_is_an_error() -> None:
     with pytest.raises(ValueError, match="no groups"):
         build_samples([], SETTINGS)
+
+
+def test_void_trajectories_are_left_out_but_count_in_their_group() -> None:
+    group = make_group([[0.0, 10.0], [0.0, 0.0], [0.0]])
+    texts = [["<action>look</action>"] * 2, ["<action>look</action>", "no action here"], ["<action>go</action>"]]
+    group = dataclasses.replace(
+        group,
+        trajectories=tuple(
+            dataclasses.replace(
+                trajectory,
+                turns=tuple(
+                    dataclasses.replace(turn, accepted=dataclasses.replace(turn.accepted, text=text))
+                    for turn, text in zip(trajectory.turns, said, strict=True)
+                ),
+            )
+            for trajectory, said in zip(group.trajectories, texts, strict=True)
+        ),
+    )
+    everything, metrics = build_samples([group], SETTINGS)
+    assert len(everything) == 5 and "void_trajectories" not in metrics
+    filtered, metrics = build_samples([group], SETTINGS, filter_void_turns=True)
+    assert metrics["void_trajectories"] == 1 / 3
+    kept = [everything[0], everything[1], everything[4]]
+    assert [sample.advantages.tolist() for sample in filtered] == [sample.advantages.tolist() for sample in kept]

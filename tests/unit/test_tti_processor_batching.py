@@ -7,15 +7,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from actors.tti_processor import TTIProcessor
-from tests.unit.fake_batch import FakeBatch, FakeRequest, fake_request, processor_over, run_alone
+from tests.unit.fake_batch import (
+    INTERFACES,
+    FakeRequest,
+    Processor,
+    batch_over,
+    fake_request,
+    processor_over,
+    run_alone,
+)
 
 PIECES = ["<think>", "</think>", "<action>", "</action>", "\n", "<end>", *(f"w{i} " for i in range(58))]
 QUEUE = [1, 4, 2]
 
 
-def new_processor(rows: int = 8, tensors: bool = False) -> TTIProcessor:
-    return processor_over(PIECES, rows, tensors=tensors)
+def new_processor(rows: int = 8, interface: str = "v1") -> Processor:
+    return processor_over(PIECES, rows, interface=interface)
 
 
 def request_of(number: int, suffix: str = "") -> FakeRequest:
@@ -35,7 +42,7 @@ def request_of(number: int, suffix: str = "") -> FakeRequest:
         number,
         max_tokens=int(rng.integers(4, 40)),
         eos=5,
-        tti=bool(rng.random() < 0.8),
+        tti="paper" if rng.random() < 0.8 else "off",
         epsilon=float(rng.choice([0.05, 0.3])),
         window=int(rng.integers(1, 9)),
         min_tokens=int(rng.integers(1, 6)),
@@ -54,12 +61,13 @@ def assert_same(got: dict[str, Any], expected: dict[str, Any], where: str) -> No
         assert got[key] == expected[key], (where, key)
 
 
-@pytest.mark.parametrize("seed", range(12))
-def test_batch_events_change_nothing(seed: int) -> None:
-    """Random arrival, condensing, swaps, preemption, discarded rows and placeholders; on arrays and on tensors."""
+@pytest.mark.parametrize("interface", INTERFACES)
+@pytest.mark.parametrize("seed", range(6))
+def test_batch_events_change_nothing(seed: int, interface: str) -> None:
+    """Random arrival, condensing, swaps, preemption, discarded rows and placeholders."""
     rng = np.random.default_rng(seed)
-    processor = new_processor(rows=3, tensors=seed % 3 == 0)
-    batch = FakeBatch(processor)
+    processor = new_processor(3, interface)
+    batch = batch_over(processor)
     waiting = [request_of(seed * 100 + i) for i in range(14)]
     preempted: list[FakeRequest] = []
     done: list[FakeRequest] = []
@@ -84,7 +92,7 @@ def test_batch_events_change_nothing(seed: int) -> None:
             break
     assert len(done) == 14
     for request in done:
-        got = processor.take([(request.id, len(request.output))])[0]
+        got = processor.take([(request.id, request.output)])[0]
         alone = request_of(int(request.id[1:]))
         expected = run_alone(new_processor(), alone)
         assert request.output == alone.output, request.id
@@ -98,18 +106,19 @@ def test_some_of_these_requests_fire_each_way() -> None:
     assert {"", "uncertainty", "cap"} == set(reasons)
 
 
-def test_tokens_measured_beyond_the_end_leave_no_trace() -> None:
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_tokens_measured_beyond_the_end_leave_no_trace(interface: str) -> None:
     """Async scheduling runs a request on until its end is known; its statistics stop at the true end."""
     for number in range(30):
         expected_request = request_of(number)
         expected = run_alone(new_processor(), expected_request)
-        processor = new_processor()
-        batch, request = FakeBatch(processor), request_of(number)
+        processor = new_processor(8, interface)
+        batch, request = batch_over(processor), request_of(number)
         batch.add(request)
         for _ in range(len(expected_request.output) + 2):
             batch.step()
         assert request.output[: len(expected_request.output)] == expected_request.output
-        got = processor.take([(request.id, len(expected_request.output))])[0]
+        got = processor.take([(request.id, expected_request.output)])[0]
         assert got is not None
         if expected["fired"] == "":
             got["fired"], got["fired_at"] = "", -1  # it may fire only beyond the end
@@ -117,11 +126,12 @@ def test_tokens_measured_beyond_the_end_leave_no_trace() -> None:
         np.testing.assert_allclose(got["range"], expected["range"], rtol=1e-5)
 
 
-def test_requests_without_t2po_are_untouched() -> None:
-    processor, plain = new_processor(), request_of(1)
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_requests_without_t2po_are_untouched(interface: str) -> None:
+    processor, plain = new_processor(8, interface), request_of(1)
     plain.params.extra_args = None
     other = request_of(2)
-    batch = FakeBatch(processor)
+    batch = batch_over(processor)
     batch.add(plain)
     batch.add(other)
     while not other.over:
@@ -129,14 +139,15 @@ def test_requests_without_t2po_are_untouched() -> None:
     assert processor.kept() == {"requests": 1, "rows": 1, "slots": 8}
     alone = request_of(2)
     expected = run_alone(new_processor(), alone)
-    got = processor.take([(other.id, len(other.output))])[0]
+    got = processor.take([(other.id, other.output)])[0]
     assert got is not None
     assert_same(got, expected, "r2")
 
 
-def test_two_hundred_requests_leave_nothing_behind() -> None:
-    processor = new_processor(rows=4)
-    batch = FakeBatch(processor)
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_two_hundred_requests_leave_nothing_behind(interface: str) -> None:
+    processor = new_processor(4, interface)
+    batch = batch_over(processor)
     finished = aborted = 0
     for first in range(0, 200, 4):
         requests = [request_of(first + i) for i in range(4)]
@@ -152,7 +163,7 @@ def test_two_hundred_requests_leave_nothing_behind() -> None:
         gone = [request for request in requests if not request.over]
         for request in requests:
             batch.remove(request)
-        taken = processor.take([(r.id, len(r.output)) for r in over], [r.id for r in gone])
+        taken = processor.take([(r.id, r.output) for r in over], [r.id for r in gone])
         assert None not in taken
         finished, aborted = finished + len(over), aborted + len(gone)
     batch._refresh()
@@ -160,9 +171,10 @@ def test_two_hundred_requests_leave_nothing_behind() -> None:
     assert processor.kept() == {"requests": 0, "rows": 0, "slots": 4}
 
 
-def test_a_client_that_never_asks_does_not_fill_the_memory() -> None:
-    processor = new_processor(rows=2)
-    batch = FakeBatch(processor)
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_client_that_never_asks_does_not_fill_the_memory(interface: str) -> None:
+    processor = new_processor(2, interface)
+    batch = batch_over(processor)
     for number in range(300):
         request = request_of(number)
         batch.add(request)
@@ -172,22 +184,24 @@ def test_a_client_that_never_asks_does_not_fill_the_memory() -> None:
     assert processor.kept()["slots"] <= 2 * (8 * 2 + 64)
 
 
-def test_an_unknown_request_gives_none_and_dropping_it_is_fine() -> None:
-    processor = new_processor()
-    assert processor.take([("nobody", 3)], ["nobody"]) == [None]
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_an_unknown_request_gives_none_and_dropping_it_is_fine(interface: str) -> None:
+    processor = new_processor(8, interface)
+    assert processor.take([("nobody", [1, 2, 3])], ["nobody"]) == [None]
 
 
-def test_a_request_that_comes_with_tokens_we_never_saw_is_left_alone() -> None:
-    processor = new_processor()
+@pytest.mark.parametrize("interface", INTERFACES)
+def test_a_request_that_comes_with_tokens_we_never_saw_is_left_alone(interface: str) -> None:
+    processor = new_processor(8, interface)
     stranger = request_of(3)
     stranger.output.extend([0, 10])
     other = request_of(4)
-    batch = FakeBatch(processor)
+    batch = batch_over(processor)
     batch.add(stranger)
     batch.add(other)
     while not other.over:
         batch.step()
-    statistics = processor.take([(stranger.id, len(stranger.output))])[0]
+    statistics = processor.take([(stranger.id, stranger.output)])[0]
     assert (
         statistics is not None
         and "2 tokens that were not measured" in statistics["problem"]
@@ -195,6 +209,6 @@ def test_a_request_that_comes_with_tokens_we_never_saw_is_left_alone() -> None:
     )
     alone = request_of(4)
     expected = run_alone(new_processor(), alone)
-    got = processor.take([(other.id, len(other.output))])[0]
+    got = processor.take([(other.id, other.output)])[0]
     assert got is not None
     assert_same(got, expected, "r4")

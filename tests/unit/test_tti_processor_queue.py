@@ -11,7 +11,9 @@ from vllm import SamplingParams
 
 from actors.settings import TTISettings
 from actors.think_markers import MarkerError, build_automaton, check_cap_acts, queue_tokens
-from actors.tti_processor import TTIProcessor
+from actors.tti_plugin import TTI
+from actors.tti_processor import TTIProcessorV1
+from actors.tti_request import PREFIX
 from tests.unit.fake_batch import FakeRequest, PieceTokenizer, fake_request, processor_over, run_alone
 
 PIECES = ["<think>", "</think>", "<action>", "</action>", "\n", "<end>", *(f"w{i} " for i in range(58))]
@@ -20,7 +22,7 @@ QUEUE = [CLOSE, LINE, ACT]
 WORD = 10
 
 
-def new_processor(pieces: list[str] = PIECES) -> TTIProcessor:
+def new_processor(pieces: list[str] = PIECES) -> TTIProcessorV1:
     return processor_over(pieces, 4, 256)
 
 
@@ -42,7 +44,7 @@ def falling(position: int) -> float:
 
 
 def run(
-    at: Any, max_tokens: int = 30, processor: TTIProcessor | None = None, **asked: Any
+    at: Any, max_tokens: int = 30, processor: TTIProcessorV1 | None = None, **asked: Any
 ) -> tuple[FakeRequest, dict[str, Any]]:
     asked = {"epsilon": 0.02, "window": 2, "min_tokens": 2, "think_cap": 100, "top_j": 5} | asked
     request = fake_request("r", at, 0, max_tokens, **asked)
@@ -161,7 +163,7 @@ def test_an_end_token_right_after_the_queue_ends_the_reply() -> None:
 
 
 def test_tti_off_measures_the_same_and_forces_nothing() -> None:
-    free, statistics = run(scripted({0: OPEN}, falling), tti=False, think_cap=3)
+    free, statistics = run(scripted({0: OPEN}, falling), tti="off", think_cap=3)
     assert statistics["fired"] == "" and free.output == [OPEN] + [WORD] * 29
     assert not np.isnan(np.frombuffer(statistics["history"], np.float32)).any()
 
@@ -237,15 +239,50 @@ def test_a_tokenizer_that_cannot_write_the_queue_is_refused() -> None:
 @pytest.mark.parametrize(
     ("asked", "named"),
     [
-        ({}, "needs id"),
-        ({"id": ""}, "id"),
-        ({"id": "a", "epsilom": 1}, "epsilon"),
-        ({"id": "a", "alpha": 2}, "alpha = 2"),
-        ({"id": "a", "window": 0}, "window = 0"),
-        ({"id": "a", "range": [1, 2]}, "range"),
-        ("yes", "needs id"),
+        ({"id": ""}, "t2po_id = ''"),
+        ({"id": 3}, "t2po_id = 3"),
+        ({"epsilom": 1}, "t2po_epsilom: unknown"),
+        ({"alpha": 2}, "t2po_alpha = 2"),
+        ({"alpha": "much"}, "t2po_alpha = 'much'"),
+        ({"window": 0}, "t2po_window = 0"),
+        ({"window": 2.5}, "t2po_window = 2.5"),
+        ({"range": [1, 2]}, "t2po_range"),
+        ({"range": "1234"}, "t2po_range"),
+        ({"tti": "on"}, "t2po_tti = 'on'"),
+        ({"signal": "entropie"}, "t2po_signal = 'entropie'"),
+        ({"queue": ""}, "t2po_queue"),
+        ({"starts_inside": "yes"}, "t2po_starts_inside"),
     ],
 )
 def test_a_request_that_asks_for_nonsense_is_refused(asked: Any, named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        TTIProcessor.validate_params(SamplingParams(extra_args={"t2po": asked}))
+        TTI.validate_params(SamplingParams(extra_args={PREFIX + key: value for key, value in asked.items()}))
+
+
+def test_an_id_names_one_reply() -> None:
+    with pytest.raises(ValueError, match="t2po_id with n = 2"):
+        TTI.validate_params(SamplingParams(n=2, extra_args={"t2po_id": "a"}))
+    TTI.validate_params(SamplingParams(n=2, extra_args={"t2po_epsilon": 0.1}))
+    TTI.validate_params(SamplingParams(n=2, extra_args={"somebody_elses": 1}))
+
+
+def test_the_budget_alone_ends_a_thought_at_the_cap() -> None:
+    _, statistics = run(scripted({0: OPEN}, falling), tti="budget", epsilon=9.0, think_cap=15)
+    assert (statistics["fired"], statistics["fired_at"]) == ("cap", 16)
+
+
+def test_the_release_rule_fires_after_twenty_equal_values() -> None:
+    """21 thinking tokens give 20 differences; the 22nd token is the first forced one, wherever the peak is."""
+    same = {"signal": "release", "think_cap": 28, "max_tokens": 40}
+    _, statistics = run(scripted({0: OPEN}, lambda position: 40.0), epsilon=0.0, window=1, **same)
+    assert (statistics["fired"], statistics["fired_at"]) == ("uncertainty", 21)
+    _, statistics = run(scripted({0: OPEN}, lambda position: 40.0 if position != 10 else 6.0), **same)
+    assert (statistics["fired"], statistics["fired_at"]) == ("cap", 29)
+
+
+@pytest.mark.parametrize(("signal", "alpha"), [("entropy", 1.0), ("confidence", 0.0)])
+def test_a_part_of_the_signal_alone_is_the_papers_with_its_weight(signal: Any, alpha: float) -> None:
+    _, alone = run(scripted({0: OPEN}, falling), signal=signal)
+    _, weighted = run(scripted({0: OPEN}, falling), alpha=alpha)
+    _, other = run(scripted({0: OPEN}, falling))
+    assert alone == weighted != other

@@ -28,9 +28,13 @@ class OracleReply:
     signal_range: list[float] = field(default_factory=list)
     smallest_margin: float = math.inf  # how near a decision ever was to going the other way
     smallest_span: float = math.inf  # the smallest range that M was normalised by
+    release: bool = False
 
     @property
     def phi(self) -> float:
+        if self.release:
+            known = [m for m in self.m if not math.isnan(m)]
+            return sum(known) / len(known) if known else math.nan
         values = [max(m, PHI_FLOOR) for m in self.m if not math.isnan(m)]
         return math.exp(sum(map(math.log, values)) / len(values)) if values else math.nan
 
@@ -56,7 +60,8 @@ def reply(
     *,
     max_tokens: int,
     eos: int = -1,
-    tti: bool = True,
+    tti: str = "paper",
+    signal: str = "paper",
     alpha: float = 0.4,
     epsilon: float = 0.05,
     window: int = 3,
@@ -66,7 +71,8 @@ def reply(
     before: Sequence[float] = (math.inf, -math.inf, math.inf, -math.inf),
 ) -> OracleReply:
     """A whole reply. `sample(position, logits)` draws a token from logits that may have been forced."""
-    out = OracleReply()
+    out = OracleReply(release=signal == "release")
+    alpha = {"entropy": 1.0, "confidence": 0.0}.get(signal, alpha)
     e_min, e_max, c_min, c_max = before
     thought: list[float] = []  # M at each thinking position; NaN: not measured
     pending: list[int] = []
@@ -88,18 +94,31 @@ def reply(
                     out.smallest_span = min(out.smallest_span, high - low)
                 return 0.5 if high - low < DEGENERATE else (value - low) / (high - low)
 
-            m = alpha * level(entropy, new[0], new[1]) + (1 - alpha) * (1 - level(confidence, new[2], new[3]))
+            if signal == "release":
+                log_max = -entropy_and_confidence(logits, 1)[1]
+                m = 0.6 * log_max + 0.4 * (1 - entropy / math.log(len(pieces)))
+            else:
+                m = alpha * level(entropy, new[0], new[1]) + (1 - alpha) * (1 - level(confidence, new[2], new[3]))
         token = None
-        if not pending and inside and not out.fired and tti and position + len(queue) <= max_tokens:
+        if not pending and inside and not out.fired and tti != "off" and position + len(queue) <= max_tokens:
             series = [*thought, m]
             last = series[-(window + 2) :]
             reason = ""
-            if len(last) == window + 2 and not any(map(math.isnan, last)):
+            partial = any(body.endswith(CLOSE[:k]) for k in range(1, len(CLOSE)))
+            if tti == "budget":
+                pass
+            elif signal == "release":
+                run = series[-21:]
+                steps = [abs(b - a) for a, b in itertools.pairwise(run)]
+                if len(steps) == 20 and not any(map(math.isnan, run)) and len(thought) >= min_tokens and not partial:
+                    out.smallest_margin = min([out.smallest_margin, *(abs(step - 1e-4) for step in steps)])
+                    if all(step <= 1e-4 for step in steps):
+                        reason = "uncertainty"
+            elif len(last) == window + 2 and not any(map(math.isnan, last)):
                 mean = sum(abs(b - a) for a, b in itertools.pairwise(last)) / (window + 1)
                 measured_places = [i for i, value in enumerate(series) if not math.isnan(value)]
                 top = max(series[i] for i in measured_places)
                 peak = max(i for i in measured_places if series[i] >= top - PEAK_TOLERANCE)
-                partial = any(body.endswith(CLOSE[:k]) for k in range(1, len(CLOSE)))
                 if len(thought) >= min_tokens and not partial:
                     out.smallest_margin = min(out.smallest_margin, abs(mean - epsilon))
                     gaps = [abs(series[i] - top + PEAK_TOLERANCE) for i in measured_places]
