@@ -102,6 +102,7 @@ def candidate_of(
         fired=statistics["fired"],
         fired_at=fired_at,
         num_think_tokens=statistics["num_think_tokens"],
+        think_at=statistics["think_at"],
         finish_reason=reply.finish_reason or "",
         seed=seed,
         # The prompt's keys and values may have been computed under the version at submission.

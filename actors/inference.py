@@ -163,10 +163,20 @@ class InferenceServer:
     # ---- replies ----
 
     async def generate(
-        self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec
+        self,
+        request_id: str,
+        prompt_ids: ArrayLike,
+        seed: int,
+        signal_range: SignalRange,
+        sampling: SamplingSpec,
+        epsilon: float | None = None,
     ) -> Candidate:
-        """One reply; `gamma` and `kept` are the router's to fill in. RequestRefused: asking again is of no use."""
-        task = asyncio.create_task(self._reply(request_id, prompt_ids, seed, signal_range, sampling))
+        """One reply; `gamma` and `kept` are the router's to fill in. `epsilon`: null, that of the settings.
+
+        RequestRefused: asking again is of no use.
+        """
+        tti = self._tti if epsilon is None else self._tti.model_copy(update={"epsilon": epsilon})
+        task = asyncio.create_task(self._reply(request_id, prompt_ids, seed, signal_range, sampling, tti))
         self._tasks.add(task)
         task.add_done_callback(self._forget)
         self._note_busy()
@@ -188,7 +198,13 @@ class InferenceServer:
         self._note_busy()
 
     async def _reply(
-        self, request_id: str, prompt_ids: ArrayLike, seed: int, signal_range: SignalRange, sampling: SamplingSpec
+        self,
+        request_id: str,
+        prompt_ids: ArrayLike,
+        seed: int,
+        signal_range: SignalRange,
+        sampling: SamplingSpec,
+        tti: TTISettings,
     ) -> Candidate:
         if self._state == "updating":
             await self._open.wait()
@@ -208,7 +224,7 @@ class InferenceServer:
             # The salt keeps prefixes that older weights computed from being reused.
             async for output in self._engine.generate(
                 {"prompt_token_ids": prompt, "cache_salt": f"v{version}"},
-                sampling_params(name, seed, signal_range, sampling, self._tti),
+                sampling_params(name, seed, signal_range, sampling, tti),
                 name,
             ):
                 final = output

@@ -21,7 +21,7 @@ from typing import Any, Literal, Protocol
 
 from envs.chat import ChatTokenizer, fit_prompt
 from envs.prompt import turn_message
-from envs.records import NOT_MEASURED, SignalRange, Task, Trajectory, Turn, TurnReply, TurnRequest
+from envs.records import NOT_MEASURED, SignalRange, Task, Thresholds, Trajectory, Turn, TurnReply, TurnRequest
 from envs.reply import parse_reply
 from envs.settings import EnvSettings
 
@@ -52,7 +52,10 @@ class TextGame(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrajectorySpec:
-    """Which trajectory is asked for. `visit` counts how often the run has served this task before."""
+    """Which trajectory is asked for. `visit` counts how often the run has served this task before.
+
+    `thresholds`: of TTI and TDS for all its turns; null, those of the configuration.
+    """
 
     run_id: str
     group_id: str
@@ -62,6 +65,7 @@ class TrajectorySpec:
     attempt: int
     sampling: Literal["train", "eval"]
     visit: int = 0
+    thresholds: Thresholds | None = None
 
     @property
     def trajectory_id(self) -> str:
@@ -183,6 +187,7 @@ async def _play(
             signal_range=last.range_after if last else SignalRange(),
             previous_phi=last.phi if last else NOT_MEASURED,
             seed_key=game.spec.seed_key(len(turns)),
+            thresholds=game.spec.thresholds,
         )
     )
     parsed = parse_reply(reply.accepted.text)

@@ -57,19 +57,23 @@ class ThoughtAutomaton:
             state = int(self.next_state[state, token])
         return state
 
-    def thought_length(self, token_ids: Sequence[int], starts_inside: bool) -> int:
-        """Thinking tokens of a reply: those wholly between the markers (or to the end, if it was not closed)."""
+    def thought_span(self, token_ids: Sequence[int], starts_inside: bool) -> tuple[int, int]:
+        """Where the thinking tokens of a reply begin (-1: nowhere) and how many they are.
+
+        They are those wholly between the markers (or to the end, if it was not closed).
+        """
         texts = [self.pieces[token] for token in token_ids]
         whole = "".join(texts)
         opened = 0 if starts_inside else whole.find(self.opening)
         if opened < 0:
-            return 0
+            return -1, 0
         first = opened if starts_inside else opened + len(self.opening)
         closed = whole.find(self.closing, first)
         ends = list(itertools.accumulate(map(len, texts)))
-        return sum(
+        inside = [
             end - len(text) >= first and (closed < 0 or end <= closed) for text, end in zip(texts, ends, strict=True)
-        )
+        ]
+        return (inside.index(True) if any(inside) else -1), sum(inside)
 
 
 def _match_progress(marker: str, written: str) -> int:

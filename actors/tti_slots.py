@@ -233,13 +233,15 @@ class SlotTable:
             fired_at = fired_at if fired_at < count else -1
             signal_range = _range_after(slot.request.range or EMPTY_RANGE, history)
             phi = uncertainty.phi(history[:, M], release)
+        think_at, num_think_tokens = self._automaton.thought_span(tokens, slot.request.starts_inside)
         queue_length = len(self._queue_lists[slot.queue_id]) if fired_at >= 0 else 0
         return {
             "history": history.astype(np.float32).tobytes(),
             "fired": FIRED_NAMES[int(last[Column.FIRED])] if fired_at >= 0 else "",
             "fired_at": fired_at,
             "num_forced": max(0, min(count - fired_at, queue_length)),
-            "num_think_tokens": self._automaton.thought_length(tokens, slot.request.starts_inside),
+            "think_at": think_at,
+            "num_think_tokens": num_think_tokens,
             "range": signal_range,
             "phi": math.nan if problem else phi,
             "problem": problem,

@@ -61,7 +61,8 @@ class CheckpointState:
     """What the controller needs to go on, beside the learner's own files.
 
     `next_group_index` is the panel cursor: groups below it are trained, in the queue, or `outstanding`.
-    `settings` is the configuration by dotted key, for a resume to compare its own with.
+    `settings` is the configuration by dotted key, for a resume to compare its own with. `thresholds`: step, ε, η of
+    `controller.threshold_tracking`.
     """
 
     step: int
@@ -70,6 +71,7 @@ class CheckpointState:
     outstanding: tuple[OutstandingGroup, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     model_fingerprint: str = ""
+    thresholds: tuple[tuple[int, float, float], ...] = ()
 
 
 class _FileMark(msgspec.Struct, frozen=True):

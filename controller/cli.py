@@ -112,6 +112,16 @@ def _parser() -> argparse.ArgumentParser:
     coldstart.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
     coldstart.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the model is written")
     coldstart.set_defaults(run=_coldstart)
+
+    calibrate = commands.add_parser("calibrate", help="propose TTI and TDS thresholds for stated rates")
+    calibrate.add_argument("model", metavar="MODEL", help="a Hugging Face folder, or a run's folder or name")
+    calibrate.add_argument("recipe", metavar="ENV", help="recipe whose environment and settings are used")
+    calibrate.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
+    calibrate.add_argument("--cut", type=float, default=0.2, help="share of thinking tokens to cut (default 0.2)")
+    calibrate.add_argument("--resample", type=float, default=0.15, help="share of turns to sample again (default 0.15)")
+    calibrate.add_argument("--tasks", type=int, default=128, help="tasks of each of the three rounds (default 128)")
+    calibrate.add_argument("--to", type=Path, default=Path("calibration"), metavar="FOLDER", help="plot and numbers")
+    calibrate.set_defaults(run=_calibrate)
     add_environment_commands(commands)
     return parser
 
@@ -159,6 +169,19 @@ def _coldstart(options: argparse.Namespace) -> int:
 
     print(write_policy(config, options.to, lambda line: print(line, flush=True)))
     return 0
+
+
+def _calibrate(options: argparse.Namespace) -> int:
+    config = _load(options)
+    for name in ("cut", "resample"):
+        if not 0 < getattr(options, name) < 1:
+            raise UsageError(f"--{name} {getattr(options, name)}: a share between 0 and 1")
+    if options.tasks < 1:
+        raise UsageError(f"--tasks {options.tasks}: at least 1")
+    from controller.calibrate import Targets, run_calibration
+
+    targets = Targets(cut=options.cut, resampled=options.resample)
+    return run_calibration(options.model, config, targets, options.tasks, options.to)
 
 
 def _load(options: argparse.Namespace) -> RunConfig:

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
 from controller.knobs import knobs
+from controller.threshold_tracking import TrackingSettings
 from envs.settings import EnvSettings, Section
 from learner.settings import AdvantageSettings, ColdstartSettings, LearnerSettings
 
@@ -77,6 +78,7 @@ class RunConfig(Section):
     rollout: RolloutSettings = RolloutSettings()
     tti: TTISettings = TTISettings()
     tds: TDSSettings = TDSSettings()
+    calibration: TrackingSettings = TrackingSettings()
     inference: InferenceSettings = InferenceSettings()
     learner: LearnerSettings = LearnerSettings()
     advantage: AdvantageSettings = AdvantageSettings()
@@ -104,6 +106,26 @@ class RunConfig(Section):
             problems.append(
                 f"tti.min_tokens = {self.tti.min_tokens}: must be below tti.think_cap = {self.tti.think_cap}"
             )
+        tracking = self.calibration
+        for rate, section, acts, name, value in (
+            ("cut_share", "tti", self.tti.acts, "epsilon", self.tti.epsilon),
+            ("resampled_share", "tds", self.tds.acts, "eta", self.tds.eta),
+        ):
+            if not getattr(tracking, rate):
+                continue
+            low, high = getattr(tracking, f"{name}_min"), getattr(tracking, f"{name}_max")
+            if acts != "paper":
+                problems.append(
+                    f"calibration.{rate} = {getattr(tracking, rate)}: moves {section}.{name}, which does nothing at "
+                    f'{section}.variant = "{acts}"; set it to 0, or the variant to "paper"'
+                )
+            elif not low <= value <= high:
+                problems.append(
+                    f"{section}.{name} = {value}: must be from calibration.{name}_min to calibration.{name}_max, "
+                    f"{low} to {high}"
+                )
+        if tracking.cut_share and self.tti.signal == "release":
+            problems.append('calibration.cut_share: needs an epsilon, which tti.signal = "release" does not have')
         if self.rollout.group_size < 2:
             problems.append(
                 f"rollout.group_size = {self.rollout.group_size}: advantage.algorithm = "

@@ -19,7 +19,7 @@ from actors.rollout import TrajectorySpec
 from controller.player import Player
 from controller.slots import GroupSlots
 from controller.task_order import TaskOrder
-from envs.records import TrajectoryGroup, Turn
+from envs.records import Thresholds, TrajectoryGroup, Turn
 
 Push = Callable[[TrajectoryGroup], Awaitable[None]]
 
@@ -63,8 +63,9 @@ class Generation:
         order: TaskOrder,
         push: Push,
         note: Note,
+        thresholds: Callable[[int], Thresholds | None] = lambda index: None,
     ) -> None:
-        """`num_groups`: how many groups the whole run trains; none beyond is issued."""
+        """`num_groups`: how many groups the whole run trains; none beyond is issued. `thresholds`: of group `index`."""
         self._run_id = run_id
         self._group_size = group_size
         self._num_groups = num_groups
@@ -73,6 +74,7 @@ class Generation:
         self._order = order
         self._push = push
         self._note = note
+        self._thresholds = thresholds
         self._again: deque[int] = deque()
         self._known: dict[str, tuple[Turn, ...]] = {}
         self._freed = asyncio.Event()
@@ -139,6 +141,7 @@ class Generation:
                 attempt=0,
                 sampling="train",
                 visit=visit,
+                thresholds=self._thresholds(index),
             )
             for sibling in range(self._group_size)
         ]

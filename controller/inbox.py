@@ -12,6 +12,7 @@ queue does not hold any more has to be made again. What a foreign entry says of 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -40,6 +41,8 @@ class Inbox:
         """Ids of groups that the queue confirmed and has not delivered yet."""
         self._next = 0
         """Groups below this index were taken."""
+        self._latest = -1
+        """The highest index that was ever delivered."""
         self._trained: list[str] = []
         self._pushers = ThreadPoolExecutor(2, thread_name_prefix="queue-push")
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="queue-read")
@@ -47,8 +50,11 @@ class Inbox:
         """Groups that the queue knew already, or that were delivered twice."""
 
     async def push(self, group: TrajectoryGroup) -> None:
-        """Confirmed when it returns. Waits while the queue is full."""
-        fresh = await asyncio.get_running_loop().run_in_executor(self._pushers, self._queue.push, group)
+        """Confirmed when it returns. Waits while the queue is full, unless it is full of groups that come later:
+        they are trained after this one (a queue that outlived a damaged checkpoint may hold nothing else)."""
+        needed = group.index < self._latest
+        store = functools.partial(self._queue.push, group, even_if_full=needed)
+        fresh = await asyncio.get_running_loop().run_in_executor(self._pushers, store)
         self.repeated += not fresh
         if group.index >= self._next and group.index not in self._ready:  # the delivery may be faster than the answer
             self._owed[group.index] = group.id
@@ -138,6 +144,7 @@ class Inbox:
 
     def _keep(self, entries: Iterable[Entry]) -> None:
         for entry in entries:
+            self._latest = max(self._latest, entry.group.index)
             index = entry.group.index
             self._owed.pop(index, None)
             if index >= self._next and index not in self._ready:

@@ -75,10 +75,12 @@ def rollout_metrics(groups: Sequence[TrajectoryGroup], version: int) -> dict[str
         "gamma": mean(candidate.gamma for candidate in accepted),
         "think_tokens": mean(candidate.num_think_tokens for candidate in accepted),
         "tokens_saved": _tokens_saved(accepted),
+        "cut_share": _cut_share(accepted),
         "forced_share": mean(bool(candidate.fired) for candidate in accepted),
         "forced_by_cap": mean(candidate.fired == "cap" for candidate in accepted),
         "interventions": sum(bool(candidate.fired) for candidate in accepted + rejected) / count,
         "resamples": len(rejected) / count,
+        "resampled_turns": mean(bool(turn.rejected) for turn in turns),
         "rejected_tokens": _tokens(rejected) / count,
         "truncated": mean(candidate.finish_reason == "length" for candidate in accepted),
         "staleness": mean(staleness),
@@ -94,6 +96,13 @@ def _tokens_saved(candidates: Sequence[Candidate]) -> float:
     lengths = np.array([candidate.num_think_tokens for candidate in candidates], dtype=np.int64)
     cut = np.array([candidate.fired == "uncertainty" for candidate in candidates], dtype=np.bool_)
     return tokens_saved(lengths, cut) / max(len(candidates), 1)
+
+
+def _cut_share(candidates: Sequence[Candidate]) -> float:
+    """Share of the thinking tokens of a step that TTI cut (an estimate)."""
+    saved = _tokens_saved(candidates) * len(candidates)
+    sampled = sum(candidate.num_think_tokens for candidate in candidates)
+    return saved / (saved + sampled) if saved + sampled else math.nan
 
 
 def _without_signal(group: TrajectoryGroup) -> bool:

@@ -36,6 +36,7 @@ __all__ = ["Entry", "QueueError", "QueueFullError", "ReplayQueue", "State"]
 logger = logging.getLogger(__name__)
 
 CONSUMER_GROUP = "learner"
+UNLIMITED = 2**53
 BLOCK_S = 2.0
 """One blocking read; shorter than the socket's deadline, so that waiting is not mistaken for a dead server."""
 RECOVER_BATCH = 16
@@ -92,17 +93,21 @@ class ReplayQueue:
         """Entries in the queue: not delivered yet, or delivered and not acknowledged."""
         return int(self._link.call("read the depth", lambda: self._redis.xlen(self._stream)))
 
-    def push(self, group: TrajectoryGroup) -> bool:
-        """Stores a group; False when its id was taken before. Waits while the queue is full, at most its timeout."""
+    def push(self, group: TrajectoryGroup, *, even_if_full: bool = False) -> bool:
+        """Stores a group; False when its id was taken before. Waits while the queue is full, at most its timeout.
+
+        `even_if_full`: for a group that those in the queue wait for; no place would ever become free for it.
+        """
         deadline = time.monotonic() + self._timeout_s
         data = encode_group(group)
         nonce = secrets.token_hex(8)
         keys = [self._stream, self._seen]
+        limit = UNLIMITED if even_if_full else self._max_groups
         backoff = FIRST_BACKOFF_S
         while True:
             state, value = self._link.call(
                 f"push group {group.id!r}",
-                lambda: self._push_script(keys=keys, args=[self._max_groups, group.id, nonce, data]),
+                lambda: self._push_script(keys=keys, args=[limit, group.id, nonce, data]),
             )
             if state == b"added":
                 return True

@@ -27,6 +27,7 @@ from controller.deadline import DeadlineError, bounded
 from controller.generation import Generation
 from controller.inbox import Inbox
 from controller.slots import GroupSlots
+from controller.threshold_tracking import ThresholdTracker
 from envs.codec import decode_turns, encode_turns
 from envs.records import Turn
 
@@ -77,12 +78,20 @@ def check_settings(checkpoint: Checkpoint, config: RunConfig, source: Path) -> N
 class RunState:
     """The committed state of one run."""
 
-    def __init__(self, config: RunConfig, config_file: Path, store: CheckpointStore, cluster: Cluster) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        config_file: Path,
+        store: CheckpointStore,
+        cluster: Cluster,
+        tracker: ThresholdTracker,
+    ) -> None:
         """`config_file` is where `config` was read from: for the error that says it was changed."""
         self._config = config
         self._config_file = config_file
         self._store = store
         self._cluster = cluster
+        self._tracker = tracker
         self._fingerprint = model_fingerprint(cluster.policy)
         self._checkpoint: Checkpoint | None = None
         self.committed = 0
@@ -107,6 +116,8 @@ class RunState:
         await self._cluster.ask_learner(call, f"loading step {step}")
         version = self._checkpoint.state.policy_version
         await self._cluster.publish(version, await self._cluster.learner_weights(version))
+        if self._checkpoint.state.thresholds:
+            self._tracker.restore(self._checkpoint.state.thresholds)
         self.committed = step
         return step
 
@@ -140,6 +151,7 @@ class RunState:
             outstanding=await self._outstanding(generation),
             settings=settings_of(self._config),
             model_fingerprint=self._fingerprint,
+            thresholds=self._tracker.state(),
         )
         path = await asyncio.to_thread(self._store.begin, step)
         learner = self._cluster.learner

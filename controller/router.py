@@ -45,7 +45,13 @@ class Server(Protocol):
     name: str
 
     async def generate(
-        self, request_id: str, prompt_ids: Int32, seed: int, signal_range: SignalRange, sampling: Any
+        self,
+        request_id: str,
+        prompt_ids: Int32,
+        seed: int,
+        signal_range: SignalRange,
+        sampling: Any,
+        epsilon: float | None,
     ) -> Candidate: ...
 
 
@@ -112,13 +118,14 @@ class Router:
         tds = self._settings.tds
         active = tds.acts == "paper" and (sampling == "train" or self._settings.tds_in_eval)
         budget = tds.max_candidates if active else 1
+        eta = request.thresholds.eta if request.thresholds else tds.eta
         deadline = time.monotonic() + self._settings.turn_timeout_s
         drawn: list[Candidate] = []
         choice = RESAMPLE
         while choice == RESAMPLE:
             candidate = await self._draw(request, len(drawn), self._settings.sampling[sampling], deadline)
             drawn.append(replace(candidate, gamma=measure_gamma(candidate.phi, request.previous_phi), kept=False))
-            choice = decide([one.gamma for one in drawn], tds.eta if active else 0.0, budget)
+            choice = decide([one.gamma for one in drawn], eta if active else 0.0, budget)
         self._counts["turns"] += 1
         self._counts["resamples"] += len(drawn) - 1
         return TurnReply(
@@ -145,7 +152,12 @@ class Router:
             try:
                 async with asyncio.timeout(timeout):
                     return await load.server.generate(
-                        request_id, request.prompt_ids, seed, request.signal_range, sampling
+                        request_id,
+                        request.prompt_ids,
+                        seed,
+                        request.signal_range,
+                        sampling,
+                        request.thresholds.epsilon if request.thresholds else None,
                     )
             except RequestRefused as error:
                 where = f"{request.trajectory_id}, turn {request.turn}"

@@ -25,9 +25,15 @@ class RayServer:
         self._actor = actor
 
     async def generate(
-        self, request_id: str, prompt_ids: Int32, seed: int, signal_range: SignalRange, sampling: Any
+        self,
+        request_id: str,
+        prompt_ids: Int32,
+        seed: int,
+        signal_range: SignalRange,
+        sampling: Any,
+        epsilon: float | None,
     ) -> Candidate:
-        call = self._actor.generate.remote(request_id, prompt_ids, seed, signal_range, sampling)
+        call = self._actor.generate.remote(request_id, prompt_ids, seed, signal_range, sampling, epsilon)
         try:
             return await call
         except asyncio.CancelledError:

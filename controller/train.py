@@ -58,9 +58,11 @@ from controller.run_folder import CONFIG, RunFolder
 from controller.slots import GroupSlots
 from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
 from controller.task_order import TaskOrder
+from controller.threshold_tracking import ThresholdTracker
 from controller.update import Update
 from controller.valkey import ValkeyServer
 from envs.panel import check_disjoint, load_panel
+from envs.records import Thresholds
 
 logger = logging.getLogger(__name__)
 
@@ -116,7 +118,12 @@ class TrainingRun:
         self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
         self.player = Player(self.cluster)
         store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last)
-        self.state = RunState(config, folder.path / CONFIG, store, self.cluster)
+        self.tracker = ThresholdTracker(
+            config.calibration,
+            Thresholds(epsilon=config.tti.epsilon, eta=config.tds.eta),
+            config.rollout.max_staleness,
+        )
+        self.state = RunState(config, folder.path / CONFIG, store, self.cluster, self.tracker)
         self.slots: GroupSlots
         self.generation: Generation
         self.endpoint: MetricsEndpoint | None = None
@@ -161,6 +168,7 @@ class TrainingRun:
             TaskOrder(self.train_panel.tasks, config.seed),
             push=self.inbox.push,
             note=lambda event, **fields: self.audit.write(event, **fields, step=self.done + 1),  # the step under way
+            thresholds=lambda index: self.tracker.of_step(index // size),
         )
         self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
         ending.callback(self.audit.close)
@@ -204,6 +212,7 @@ class TrainingRun:
             self.slots,
             self.player,
             self.busy,
+            self.tracker,
             trajectories=self.folder.trajectories,
             damaged=lambda names: self.generation.again(map(index_of, names)),
             come_round=stop.check,

@@ -18,6 +18,7 @@ from controller.inbox import Inbox
 from controller.metrics import MovingMean, rollout_metrics
 from controller.player import Player
 from controller.slots import GroupSlots
+from controller.threshold_tracking import ThresholdTracker
 from controller.trajectory_log import write_trajectories
 from envs.records import TrajectoryGroup
 
@@ -38,6 +39,7 @@ class Update:
         slots: GroupSlots,
         player: Player,
         busy: BusyMeter,
+        tracker: ThresholdTracker,
         *,
         trajectories: Path,
         damaged: Callable[[list[str]], None],
@@ -51,6 +53,7 @@ class Update:
         self._slots = slots
         self._player = player
         self._busy = busy
+        self._tracker = tracker
         self._trajectories = trajectories
         self._damaged = damaged
         self._come_round = come_round
@@ -67,11 +70,16 @@ class Update:
         groups = await self._inbox.take(indices, self._patience_s, self._damaged, self._come_round)
         waited = time.monotonic() - began
         learned = await self.train(groups, step)
+        rolled_out = rollout_metrics(groups, step)
+        if thresholds := self._tracker.of_step(step):
+            rolled_out |= {"tti_epsilon": thresholds.epsilon, "tds_eta": thresholds.eta}
+            # Before slots are free: the groups that take them are played under what follows from this step.
+            self._tracker.observe(step, rolled_out["cut_share"], rolled_out["resampled_turns"])
         report = await self.publish(step + 1)
         lag = self._slots.consume(indices, step)
         self._slots.publish(step + 1)
         await asyncio.to_thread(write_trajectories, self._trajectories, step + 1, groups)
-        values = {**learned, **rollout_metrics(groups, step), **report, "wait_s": waited, "slot_lag": float(lag)}
+        values = {**learned, **rolled_out, **report, "wait_s": waited, "slot_lag": float(lag)}
         values |= await self._flow(step, values)
         return groups, values
 

@@ -60,6 +60,14 @@ class SignalRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Thresholds:
+    """Where a thought counts as saturated (ε, METHOD section 3) and a turn as stalled (η, section 4)."""
+
+    epsilon: float
+    eta: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """One model reply to one state.
 
@@ -68,7 +76,8 @@ class Candidate:
     `entropy` (nats, of the raw distribution) and `uncertainty` (M in [0, 1]), both NaN where forced.
     `phi` is the geometric mean of M over sampled tokens; `gamma` is |Φ - Φ of the previous turn|;
     both NaN when not measured. `fired` is "" | "uncertainty" | "cap" and `fired_at` the index of the
-    first forced token (-1: none). `range_after` is the signal range after this candidate.
+    first forced token (-1: none). The thought is `num_think_tokens` tokens from index `think_at` (-1: none).
+    `range_after` is the signal range after this candidate.
     `min_version`/`max_version` are the oldest and newest policy version that sampled a token of it.
     """
 
@@ -89,6 +98,7 @@ class Candidate:
     min_version: int
     max_version: int
     range_after: SignalRange
+    think_at: int = -1
 
     def __post_init__(self) -> None:
         _same_length(
@@ -202,7 +212,7 @@ class TurnRequest:
     """What an environment actor asks of the router: one accepted turn from this state.
 
     `seed_key` = (task id, sibling, turn); with the run seed and the try it fixes the sampling seed.
-    `previous_phi` is NaN at the first turn.
+    `previous_phi` is NaN at the first turn. `thresholds`: null, those of the configuration.
     """
 
     trajectory_id: str
@@ -212,6 +222,7 @@ class TurnRequest:
     signal_range: SignalRange
     previous_phi: float
     seed_key: tuple[str, int, int]
+    thresholds: Thresholds | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,11 +62,11 @@ class FakeQueue:
 
     # the interface of ReplayQueue
 
-    def push(self, group: TrajectoryGroup) -> bool:
+    def push(self, group: TrajectoryGroup, *, even_if_full: bool = False) -> bool:
         with self.lock:
             if group.id in self.seen:
                 return False
-            if len(self.entries) >= self.max_groups:
+            if len(self.entries) >= self.max_groups and not even_if_full:
                 self.refused.append(group.id)
                 raise QueueFullError(f"no place for group {group.id!r}")
             entry_id = f"{next(self.numbers)}"

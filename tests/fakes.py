@@ -95,14 +95,22 @@ class FakeServer:
         self.seeds: list[int] = []
         self.ranges: list[SignalRange] = []
         self.samplings: list[Any] = []
+        self.epsilons: list[float | None] = []
 
     async def generate(
-        self, request_id: str, prompt_ids: Any, seed: int, signal_range: SignalRange, sampling: Any
+        self,
+        request_id: str,
+        prompt_ids: Any,
+        seed: int,
+        signal_range: SignalRange,
+        sampling: Any,
+        epsilon: float | None,
     ) -> Candidate:
         self.request_ids.append(request_id)
         self.seeds.append(seed)
         self.ranges.append(signal_range)
         self.samplings.append(sampling)
+        self.epsilons.append(epsilon)
         await asyncio.sleep(self.delay_s)
         return self.answer(len(self.request_ids) - 1, seed)
 

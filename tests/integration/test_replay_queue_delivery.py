@@ -114,6 +114,16 @@ def test_full_queue_blocks_until_a_place_is_free(open_queue: Open) -> None:
     assert not producer.push(group(1)), "a known id is answered at once, full or not"
 
 
+def test_full_queue_takes_a_group_that_the_others_wait_for(open_queue: Open) -> None:
+    queue = open_queue(max_groups=2, timeout_s=0.3)
+    assert queue.push(group(4)) and queue.push(group(5))
+    assert queue.push(group(3), even_if_full=True)
+    assert not queue.push(group(3), even_if_full=True)
+    with pytest.raises(QueueFullError):
+        queue.push(group(6))
+    assert queue.depth() == 3
+
+
 def test_full_queue_raises_at_the_deadline(open_queue: Open) -> None:
     queue = open_queue(1, 0.5)
     queue.push(group(0))

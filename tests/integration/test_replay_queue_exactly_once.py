@@ -61,7 +61,8 @@ with RunFolder.open(Path(sys.argv[1])) as folder, ValkeyServer(folder.queue) as 
             if index not in ready:
                 audit.write("issued", group=name, index=index, task=f"t{index}")
                 members = tuple(dataclasses.replace(one, id=f"{name}/0", group_id=name) for one in base.trajectories)
-                queue.push(dataclasses.replace(base, id=name, index=index, trajectories=members))
+                made = dataclasses.replace(base, id=name, index=index, trajectories=members)
+                queue.push(made, even_if_full=index < max(ready, default=-1))  # as `controller.inbox` does
                 audit.write("queued", group=name, trajectories=[f"{name}/0"])
         while any(index not in ready for index in wanted):
             ready |= {entry.group.index: entry for entry in queue.pull(size, 1.0)}

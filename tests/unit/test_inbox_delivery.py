@@ -10,6 +10,7 @@ import pytest
 from controller import inbox as module
 from controller.deadline import DeadlineError
 from controller.inbox import Inbox
+from controller.replay_queue import QueueFullError
 from tests.fake_queue import FakeQueue
 from tests.fakes import make_group
 
@@ -197,3 +198,22 @@ def test_inbox_group_that_never_comes_meets_the_deadline() -> None:
             await Surroundings(inbox).take(3, timeout_s=0.05)
 
     on(FakeQueue(), work)
+
+
+def test_inbox_queue_full_of_later_groups_still_takes_the_earlier_ones() -> None:
+    """A damaged checkpoint sends the run back behind groups that fill the queue: without those before them no step
+    could be made and no place would ever become free."""
+    queue = FakeQueue(max_groups=3)
+    for index in (4, 5, 6):
+        queue.push(make_group(index))
+
+    async def work(inbox: Inbox) -> None:
+        assert await inbox.recover(2) == ({4, 5, 6}, 0)
+        await inbox.push(make_group(2))
+        await inbox.push(make_group(3))
+        with pytest.raises(QueueFullError):
+            await inbox.push(make_group(7))
+        rest = Surroundings(inbox)
+        assert await rest.take(2, 3) == [2, 3]
+
+    on(queue, work)

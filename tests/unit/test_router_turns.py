@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import pytest
 from actors.settings import TDSSettings
 from actors.tti_request import RequestRefused
 from controller.router import RESAMPLE, Router, RouterSettings, TurnFailed, decide, measure_gamma
-from envs.records import Candidate, SignalRange, Turn, TurnRequest
+from envs.records import Candidate, SignalRange, Thresholds, Turn, TurnRequest
 from envs.seeds import derive_seed
 from tests.fakes import FakeServer, make_candidate, make_turn
 
@@ -194,3 +195,53 @@ def test_router_keeps_live_turns_and_distrusts_gaps() -> None:
     assert router.live("g1/0/0") == ()
     router.forget("g0/0/0")
     assert router.live("g0/0/0") == ()
+
+
+def test_router_thresholds_of_a_request_win_over_the_settings() -> None:
+    server = FakeServer("a", phis(0.5, 0.9))
+    router = Router([server], settings(tds=TDSSettings(eta=0.5, max_candidates=2)))
+    asked = dataclasses.replace(request(previous_phi=0.4), thresholds=Thresholds(epsilon=0.07, eta=0.05))
+    assert asyncio.run(router.request_turn(asked, "train")).rejected == ()
+    stalled = dataclasses.replace(asked, thresholds=Thresholds(epsilon=0.08, eta=0.6))
+    assert len(asyncio.run(router.request_turn(stalled, "train")).rejected) == 1
+    asyncio.run(router.request_turn(request(), "train"))
+    assert server.epsilons[:3] == [0.07, 0.08, 0.08] and server.epsilons[-1] is None
+
+
+def test_router_resample_goes_to_another_server_when_its_own_is_busier() -> None:
+    """The group's home serves the first try; a resample request goes to whoever has the least to do."""
+
+    async def scene() -> list[str]:
+        home, other = FakeServer("a", phis(0.5)), FakeServer("b", phis(0.9))
+        router = Router([home, other], settings(tds=TDSSettings(eta=0.1, max_candidates=2)))
+        await router.request_turn(request(turn=0, previous_phi=math.nan), "train")  # makes "a" the home of g0
+        home.delay_s = 0.2
+        slow = [asyncio.create_task(router.request_turn(request(sibling=n), "train")) for n in (1, 2)]
+        await asyncio.sleep(0.05)
+        before = len(other.request_ids)
+        await asyncio.gather(*slow)
+        return other.request_ids[before:]
+
+    resampled = asyncio.run(scene())
+    assert len(resampled) >= 1 and all(name.rsplit("/", 1)[1].startswith("1.") for name in resampled)
+
+
+def test_router_a_resample_never_delays_another_trajectory() -> None:
+    """While one trajectory's stalled turn sits with a server that takes half a second, twenty turns of another are
+    answered by a quick one."""
+
+    async def scene() -> tuple[int, bool]:
+        slow, quick = FakeServer("slow", phis(0.5), delay_s=0.5), FakeServer("quick", phis(0.9))
+        router = Router([slow, quick], settings(tds=TDSSettings(eta=0.1, max_candidates=4)))
+        router._homes["stalled"], router._homes["other"] = "slow", "quick"
+        stalled = asyncio.create_task(router.request_turn(request(group="stalled"), "train"))
+        await asyncio.sleep(0)
+        answered = 0
+        for turn in range(1, 21):
+            await router.request_turn(request(turn=turn, group="other", sibling=1), "train")
+            answered += 1
+        still_waiting = not stalled.done()
+        await stalled
+        return answered, still_waiting
+
+    assert asyncio.run(scene()) == (20, True)
