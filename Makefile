@@ -19,8 +19,9 @@ setup:  ## build .venv (cached; runs by itself before the others)
 train: setup  ## train an agent: make train RECIPE=alfworld ARGS="seed=1"
 	@$(BIN) controller.cli train $(RECIPE) $(ARGS)
 
+# Two test processes: most of the time is spent on programs that start up on one core. A file stays in one process.
 test: lint  ## lint, types, contracts, unit and integration tests
-	@$(BIN) pytest
+	@$(BIN) pytest -n 2 --dist loadfile
 
 check: lint  ## what to run before a commit: lint, types, contracts, unit tests
 	@$(BIN) pytest tests/unit -m "not gpu and not slow"

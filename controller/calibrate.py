@@ -24,12 +24,14 @@ from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster
 from controller.config import ConfigError, RunConfig
 from controller.metrics import rollout_metrics
+from controller.part_settings import sampling_specs
 from controller.player import Player
 from controller.policy_folder import check_policy
 from controller.resume import POLICY_FOLDER
 from controller.run_folder import RunFolder
 from controller.stop_signal import StopSignal
 from controller.task_order import TaskOrder
+from controller.uncut_thoughts import uncut_lengths
 from envs.panel import load_panel
 from envs.records import Thresholds, Trajectory, TrajectoryGroup, Turn
 
@@ -50,7 +52,8 @@ class Targets:
 class Calibration:
     """What was found. Shares `*_expected` on the tasks that were measured, `*_reached` on fresh ones.
 
-    `cut_reached` is an estimate, since nobody saw the rest of a thought (`controller.tokens_saved`).
+    `cut_reached` is counted by sampling each cut thought again to its end; `cut_estimated` is what training reports of
+    the same turns without doing that (`controller.tokens_saved`).
     """
 
     epsilon: float
@@ -60,6 +63,7 @@ class Calibration:
     cut_target: float
     cut_expected: float
     cut_reached: float
+    cut_estimated: float
     resampled_target: float
     resampled_expected: float
     resampled_reached: float
@@ -103,11 +107,12 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
         with StopSignal(say) as stop:
             try:
                 await stop.unless(cluster.start())
-                return await stop.unless(cluster.guarded(_calibrate(Player(cluster), order)))
+                return await stop.unless(cluster.guarded(_calibrate(cluster)))
             finally:
                 await cluster.stop()
 
-    async def _calibrate(player: Player, order: TaskOrder) -> Calibration:
+    async def _calibrate(cluster: Cluster) -> Calibration:
+        player = Player(cluster)
         say(f"{policy}: 3 rounds of {num_tasks} tasks of {config.env.train_panel}")
         tti = config.tti
         turns = _turns(await _play(player, order, 0, num_tasks, NO_THRESHOLDS))
@@ -121,6 +126,9 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
         say(f"round 2: {len(between)} turns -> eta {eta:.4g}")
         fresh = await _play(player, order, 2, num_tasks, Thresholds(epsilon=epsilon, eta=eta))
         measured = rollout_metrics(_as_groups(fresh), 0)
+        pairs = await _uncut(cluster, fresh)
+        saved = sum(whole - sampled for sampled, whole in pairs)
+        sampled = sum(turn.accepted.num_think_tokens for turn in _turns(fresh))
         found = Calibration(
             epsilon=epsilon,
             eta=eta,
@@ -128,7 +136,8 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
             min_tokens=tti.min_tokens,
             cut_target=targets.cut,
             cut_expected=curve.at(epsilon),
-            cut_reached=measured["cut_share"],
+            cut_reached=saved / max(saved + sampled, 1),
+            cut_estimated=measured["cut_share"],
             resampled_target=targets.resampled,
             resampled_expected=resampled_share(gammas, eta),
             resampled_reached=measured["resampled_turns"],
@@ -144,6 +153,14 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
     found = asyncio.run(play())
     say("\n".join([*found.lines(), f"plot and numbers: {to}/calibration.png, {to}/calibration.json"]))
     return 0
+
+
+async def _uncut(cluster: Cluster, trajectories: Sequence[Trajectory]) -> list[tuple[int, int]]:
+    config = cluster.config
+    server = next(iter(cluster.inference.values()))
+    sampling = sampling_specs(config)["train"]
+    # All are asked for at once: the last one waits for the others.
+    return await uncut_lengths(server, trajectories, sampling, config.rollout.trajectory_timeout_s)
 
 
 async def _play(

@@ -16,8 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from actors.uncertainty import PEAK_TOLERANCE
 from envs.records import Candidate, Turn
+
+PEAK_TOLERANCE = 1e-4
+"""That of `actors.uncertainty`, whose import would bring torch (a test compares them)."""
 
 Float64 = npt.NDArray[np.float64]
 

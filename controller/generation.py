@@ -63,9 +63,10 @@ class Generation:
         order: TaskOrder,
         push: Push,
         note: Note,
-        thresholds: Callable[[int], Thresholds | None] = lambda index: None,
+        thresholds: Callable[[int, int], Thresholds | None] = lambda index, sibling: None,
     ) -> None:
-        """`num_groups`: how many groups the whole run trains; none beyond is issued. `thresholds`: of group `index`."""
+        """`num_groups`: how many groups the whole run trains; none beyond is issued. `thresholds`: by group
+        index and sibling."""
         self._run_id = run_id
         self._group_size = group_size
         self._num_groups = num_groups
@@ -141,7 +142,7 @@ class Generation:
                 attempt=0,
                 sampling="train",
                 visit=visit,
-                thresholds=self._thresholds(index),
+                thresholds=self._thresholds(index, sibling),
             )
             for sibling in range(self._group_size)
         ]

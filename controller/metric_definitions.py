@@ -42,7 +42,11 @@ _TABLE = (
     Metric("forced_by_cap", "share", "Share of accepted turns whose thought was ended at the hard cap."),
     Metric("tokens_saved", "per turn", "Thinking tokens a turn that TTI saved by ending thoughts early, estimated."),
     Metric("interventions", "per turn", "Forced ends of thought a turn, candidates that were thrown away included."),
-    Metric("cut_share", "share", "Share of the thinking tokens that TTI cut (estimate)."),
+    Metric(
+        "cut_share",
+        "share",
+        "Thinking tokens that TTI cut: from probes where thresholds are tracked, else a high guess.",
+    ),
     Metric("tti_epsilon", "", "ε that the step's groups were played under, where it is tracked."),
     Metric("tds_eta", "", "η that the step's groups were played under, where it is tracked."),
     Metric("resampled_turns", "share", "Turns of which at least one candidate was thrown away."),

@@ -7,6 +7,10 @@ The rate under a threshold is a quantile of what the policy does, and the policy
 of a quantile moves it by a small step against the sign of the error; here the step is on the logarithm of the
 threshold and proportional to the error.
 
+What a threshold cuts cannot be seen on thoughts that it has cut, and estimating it from those that it spared is biased
+(`controller.tokens_saved`; docs/results.md has both numbers). So one trajectory in `probe_every` is played without ε,
+as every trajectory would be without TTI, and the rate is what ε would have cut of its thoughts.
+
 Deterministic whatever finishes first: the groups of step k are played under thresholds that follow from the steps
 before k - max_staleness alone, which are all trained when the first group of step k gets its slot.
 """
@@ -15,10 +19,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pydantic import Field
 
-from envs.records import Thresholds
+from controller.calibration import cut_curve, thoughts_of
+from envs.records import Thresholds, TrajectoryGroup
 from envs.settings import Section
 
 
@@ -30,6 +36,9 @@ class TrackingSettings(Section):
     )
     resampled_share: float = Field(
         0.0, ge=0, lt=1, description="Share of turns that TDS shall sample again; tds.eta is moved. 0: it stays."
+    )
+    probe_every: int = Field(
+        8, ge=2, description="One trajectory in so many is played without epsilon, to see what it would cut."
     )
     gain: float = Field(
         0.5, gt=0, le=2, description="Change of a threshold's logarithm a step when its rate is off by all of it."
@@ -61,8 +70,31 @@ class ThresholdTracker:
         self._of_step = dict.fromkeys(range(self._delay), initial)
 
     def of_step(self, step: int) -> Thresholds | None:
-        """What the groups of this step are played under; None: nothing is tracked, the configuration holds."""
+        """The thresholds of this step; None: nothing is tracked, the configuration holds."""
         return self._of_step[step] if self._settings.acts else None
+
+    def of_trajectory(self, step: int, group_index: int, sibling: int) -> Thresholds | None:
+        """What this trajectory is played under."""
+        thresholds = self.of_step(step)
+        if thresholds and self.is_probe(group_index, sibling):
+            return replace(thresholds, epsilon=0.0)
+        return thresholds
+
+    def is_probe(self, group_index: int, sibling: int) -> bool:
+        """Another sibling in each group, so that no place in a group is a probe more often than others."""
+        settings = self._settings
+        return settings.cut_share > 0 and (sibling + group_index) % settings.probe_every == 0
+
+    def cut_share(self, step: int, groups: Iterable[TrajectoryGroup], window: int, min_tokens: int) -> float:
+        """What the step's ε would have cut of its probes' thinking tokens; NaN without probes."""
+        thoughts = thoughts_of(
+            turn.accepted
+            for group in groups
+            for trajectory in group.trajectories
+            if self.is_probe(group.index, trajectory.sibling)
+            for turn in trajectory.turns
+        )
+        return cut_curve(thoughts, window, min_tokens).at(self._of_step[step].epsilon) if thoughts else math.nan
 
     def observe(self, step: int, cut_share: float, resampled_share: float) -> None:
         """The rates of the groups of `step`, once it is trained; fixes the thresholds of step + max_staleness + 1."""

@@ -168,7 +168,7 @@ class TrainingRun:
             TaskOrder(self.train_panel.tasks, config.seed),
             push=self.inbox.push,
             note=lambda event, **fields: self.audit.write(event, **fields, step=self.done + 1),  # the step under way
-            thresholds=lambda index: self.tracker.of_step(index // size),
+            thresholds=lambda index, sibling: self.tracker.of_trajectory(index // size, index, sibling),
         )
         self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
         ending.callback(self.audit.close)

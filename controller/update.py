@@ -72,9 +72,11 @@ class Update:
         learned = await self.train(groups, step)
         rolled_out = rollout_metrics(groups, step)
         if thresholds := self._tracker.of_step(step):
-            rolled_out |= {"tti_epsilon": thresholds.epsilon, "tds_eta": thresholds.eta}
+            tti = self._config.tti
+            cut = self._tracker.cut_share(step, groups, tti.window, tti.min_tokens)
+            rolled_out |= {"tti_epsilon": thresholds.epsilon, "tds_eta": thresholds.eta, "cut_share": cut}
             # Before slots are free: the groups that take them are played under what follows from this step.
-            self._tracker.observe(step, rolled_out["cut_share"], rolled_out["resampled_turns"])
+            self._tracker.observe(step, cut, rolled_out["resampled_turns"])
         report = await self.publish(step + 1)
         lag = self._slots.consume(indices, step)
         self._slots.publish(step + 1)

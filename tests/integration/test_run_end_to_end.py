@@ -122,14 +122,14 @@ def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProces
     """Environment actor, router and engine are replaced; a Redis of somebody else that goes away ends the run."""
     with ValkeyServer(tmp_path / "server") as server:
         run = RunProcess(
-            runs, "deaths", "steps=10", "env.max_turns=12", "checkpoint.every_steps=20", "rollout.max_staleness=0",
+            runs, "deaths", "steps=8", "env.max_turns=12", "checkpoint.every_steps=5", "rollout.max_staleness=0",
             f"queue.url={server.url}", "queue.timeout_s=5",
         )  # fmt: skip
         started.append(run)
         for step, part in enumerate(("ray::EnvActor", "ray::RouterActor", "VLLM::EngineCore"), start=1):
             run.wait_for_step(2 * step - 1)
             run.part(part).kill()
-        run.wait_for_step(8)
+        run.wait_for_step(6)
         restarts = run.metrics()[-1]
         os.kill(server.pid, signal.SIGKILL)
         assert run.finish() == 2
@@ -137,7 +137,7 @@ def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProces
         server.ensure_alive()
         run.resume()
         assert run.finish() == 0, run.output()
-    check_complete(run, steps=10)
+    check_complete(run, steps=8)
     assert restarts["restarts_env-0"] >= 1
     assert restarts["restarts_inference-0"] >= 1
     assert restarts["restarts_router"] == 1

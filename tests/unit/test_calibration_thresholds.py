@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from vllm import SamplingParams  # noqa: F401  importing vLLM first keeps its start-up out of the tests' time
 
+from actors import uncertainty
+from controller import calibration
 from controller.calibration import (
     Thought,
     cut_curve,
@@ -117,3 +119,7 @@ def test_thoughts_end_where_forcing_begins() -> None:
     np.testing.assert_allclose(thoughts_of([cut])[0].m, values[1:5])
     assert thoughts_of([make_candidate(WORDS, think_at=-1, num_think_tokens=0)]) == []
     assert len(gammas_of([])) == 0
+
+
+def test_the_peak_is_the_engines_peak() -> None:
+    assert calibration.PEAK_TOLERANCE == uncertainty.PEAK_TOLERANCE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from controller.config import ConfigError, load_config
 from controller.threshold_tracking import ThresholdTracker, TrackingSettings, moved
 from envs.records import Thresholds
+from tests.fakes import make_candidate, make_group
 
 START = Thresholds(epsilon=0.3, eta=0.001)
 
@@ -98,3 +100,36 @@ def test_nothing_is_tracked_unless_a_rate_is_asked_for() -> None:
 def test_tracking_that_cannot_act_is_refused(overrides: list[str], piece: str) -> None:
     with pytest.raises(ConfigError, match=piece):
         load_config("alfworld", overrides)
+
+
+def test_probes_rotate_and_tell_what_epsilon_would_cut() -> None:
+    tracker = ThresholdTracker(settings(probe_every=4), START, 0)
+    groups = [make_group(index, size=4) for index in range(4)]
+    probes = [(g.index, t.sibling) for g in groups for t in g.trajectories if tracker.is_probe(g.index, t.sibling)]
+    assert probes == [(0, 0), (1, 3), (2, 2), (3, 1)]
+    assert tracker.of_trajectory(0, 1, 3) == Thresholds(epsilon=0.0, eta=START.eta)
+    assert tracker.of_trajectory(0, 1, 2) == START
+    assert math.isnan(tracker.cut_share(0, groups, 1, 1))  # these replies hold no thought
+
+    falling = np.array([0.5, 0.9, 0.5, 0.2, 0.25, 0.2, 0.2, 0.2], np.float32)
+    said = make_candidate("a b c d e f g h", think_at=0, num_think_tokens=7, uncertainty=falling)
+    thoughtful = [
+        replace(
+            group,
+            trajectories=tuple(
+                replace(one, turns=tuple(replace(turn, accepted=said) for turn in one.turns))
+                if tracker.is_probe(group.index, one.sibling)
+                else one
+                for one in group.trajectories
+            ),
+        )
+        for group in groups
+    ]
+    # peak at 1; the first window of two differences behind it ends at token 3 (mean 0.35), then 4 (0.175): cut 3 of 7
+    assert tracker.cut_share(0, thoughtful, 1, 1) == pytest.approx(3 / 7)
+
+
+def test_without_a_cut_target_nobody_is_a_probe() -> None:
+    tracker = ThresholdTracker(settings(cut_share=0.0), START, 0)
+    assert not any(tracker.is_probe(index, sibling) for index in range(9) for sibling in range(9))
+    assert math.isnan(tracker.cut_share(0, [make_group(0)], 1, 1))
