@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from actors.token_distribution import measure_distribution
+from actors.token_distribution import Scratch, measure_distribution
 from actors.tti_request import Request
 from actors.tti_slots import Slot, SlotTable, known_tokens
-from actors.uncertainty import Array, Settings
 
 
 @dataclass
@@ -27,8 +26,8 @@ class _Batch:
     outputs: list[list[int]]
     rows: torch.Tensor
     all_rows: bool
-    indices: Array
-    settings: Settings
+    indices: torch.Tensor
+    any_release: bool
     most: int
     top_j: torch.Tensor | None
 
@@ -40,6 +39,7 @@ class TTIProcessorV1:
         self.slots = slots
         self._rows: dict[int, tuple[Slot, list[int]]] = {}  # batch row -> request, vLLM's own list of its reply
         self._batch: _Batch | None = None
+        self._scratch = Scratch()
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -79,32 +79,29 @@ class TTIProcessorV1:
             known = [known_tokens(output) for output in batch.outputs]
             position = np.array([len(output) for output in known])
             token = np.array([output[-1] if output else 0 for output in known])
-        slots = self.slots
-        distribution = measure_distribution(logits if batch.all_rows else logits[batch.rows], batch.most, batch.top_j)
-        if slots.on_host:
-            distribution = distribution.on_host()
-        force = slots.step(batch.indices, batch.settings, distribution, slots.place(token), slots.place(position))
+        scores = logits if batch.all_rows else logits[batch.rows]
+        distribution = measure_distribution(scores, batch.most, batch.top_j, self._scratch)
+        place = self.slots.place
+        force = self.slots.step(batch.indices, distribution, place(token), place(position), batch.any_release)
         forced = force >= 0
         if forced.any():
-            here = torch.as_tensor(forced)
-            rows = batch.rows[here]
+            rows = batch.rows[forced]
             logits[rows] = -torch.inf
-            logits[rows, torch.as_tensor(force)[here]] = 0.0
+            logits[rows, force[forced]] = 0.0
         return logits
 
     def _make_batch(self, num_rows: int) -> _Batch:
         placed = [(row, *held) for row, held in sorted(self._rows.items()) if row < num_rows]
         slots, table = [slot for _, slot, _ in placed], self.slots
         indices = np.array([slot.index for slot in slots], np.int64)
-        place_of = table.place(indices)
         top_j = table.top_j[indices]
         most = int(top_j.max(initial=1))
         return _Batch(
             outputs=[output for _, _, output in placed],
             rows=torch.tensor([row for row, _, _ in placed], dtype=torch.long, device=table.device),
             all_rows=len(placed) == num_rows,
-            indices=place_of,
-            settings=table.settings_of(place_of, bool(table.release_signal[indices].any())),
+            indices=table.place(indices),
+            any_release=bool(table.release_signal[indices].any()),
             most=most,
             top_j=None if (top_j == most).all() else torch.from_numpy(top_j).to(table.device),
         )

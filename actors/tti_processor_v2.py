@@ -66,10 +66,10 @@ class TTIProcessorV2:
         length = states.total_len.gpu[request].long()
         force = slots.step(
             indices,
-            slots.settings_of(indices, bool(slots.release_signal[mine].any())),
             measure_distribution(scores, most, own_j),
             states.all_token_ids.gpu[request, length - 1].long(),
             length - states.prompt_len.gpu[request].long(),
+            bool(slots.release_signal[mine].any()),
         )
         if logits.device.type == "cuda":
             from actors.distribution_kernel import force_tokens

@@ -14,35 +14,21 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from actors import uncertainty
 from actors.think_markers import MarkerError, Tokenizer, build_automaton, queue_tokens, token_pieces
 from actors.token_distribution import Distribution
 from actors.tti_request import EMPTY_RANGE, Request
-from actors.uncertainty import Array, Column, Queues, Settings, ThoughtTable
+from actors.uncertainty import Column, Knob, Queues, Settings, ThoughtTable
 
 FIRED_NAMES = ("", "uncertainty", "cap")
 ENTROPY, CONFIDENCE, M = range(3)
 _BEYOND = 4  # tokens that async scheduling may measure after a reply's end
-
-
-class Knob(IntEnum):
-    """Columns of a slot's settings, all as float64."""
-
-    ALPHA = 0
-    EPSILON = 1
-    MIN_TOKENS = 2
-    WINDOW = 3
-    THINK_CAP = 4
-    ENABLED = 5
-    MAX_TOKENS = 6
-    QUEUE_ID = 7
-    RELEASE = 8
 
 
 @dataclass(eq=False)
@@ -73,7 +59,7 @@ class SlotTable:
         device: torch.device,
         tensors: bool | None = None,
     ) -> None:
-        """`tensors`: keep torch tensors (the default anywhere but on a CPU) rather than numpy arrays."""
+        """`tensors`: take steps on torch tensors (the default anywhere but on a CPU) rather than in compiled loops."""
         self.device = device
         self.on_host = device.type == "cpu" if tensors is None else not tensors
         self._tokenizer, self._max_length = tokenizer, max_length
@@ -97,9 +83,8 @@ class SlotTable:
         self._grow(max_rows + 1)
         self._free.remove(0)
 
-    def place(self, array: np.ndarray) -> Array:
-        """An array as the core wants it: numpy on a CPU, a tensor on the device elsewhere."""
-        return array if self.on_host else torch.from_numpy(array).to(self.device, non_blocking=True)
+    def place(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device, non_blocking=True)
 
     # ---- requests come and go ----
 
@@ -164,7 +149,43 @@ class SlotTable:
 
     # ---- one token of each row ----
 
-    def settings_of(self, indices: Array, any_release: bool) -> Settings:
+    def step(
+        self, indices: Tensor, distribution: Distribution, token: Tensor, position: Tensor, any_release: bool
+    ) -> Tensor:
+        """Takes in one row for each slot of `indices` [B]; returns the token to force, or NO_TOKEN.
+
+        `position` [B]: tokens of the reply so far, `token` [B] the last of them; the distribution is the next one's.
+        A row whose token was thrown away comes again with the same position and is measured again. `any_release`:
+        whether a row has that signal.
+        """
+        if self.on_host:
+            # Not before an engine's worker is up: vLLM 0.32 scans every loaded module and trips over llvmlite's.
+            from actors.uncertainty_host import step_rows
+
+            arrays = (self.state, self.history, self.knobs, indices, *distribution, token, position)
+            table, queues = self.table, self.queues
+            force = step_rows(
+                *(array.numpy() for array in arrays), table.next_state.numpy(), table.first_inside, table.done,
+                queues.tokens.numpy(), queues.lengths.numpy(),
+            )  # fmt: skip
+            return torch.from_numpy(force)
+        both = self.state[indices]
+        committed, pending = both[:, 0], both[:, 1]
+        grown = pending[:, Column.NUM_TOKENS] == position
+        committed = torch.where(grown[:, None], pending, committed)
+        committed = uncertainty.accept(committed, token, grown, self.table)
+        committed[:, Column.LOST] += committed[:, Column.NUM_TOKENS] != position
+        settings = self._settings_of(indices, any_release)
+        after, m, force = uncertainty.measure(committed, settings, distribution, position, self.table, self.queues)
+        after[:, Column.NUM_TOKENS] = position + 1
+        both[:, 0], both[:, 1] = committed, after
+        self.state[indices] = both
+        at = position.clamp(max=self._history_length - 1)
+        for kind, values in ((ENTROPY, distribution.entropy), (CONFIDENCE, distribution.confidence), (M, m)):
+            self.history[indices, at, kind] = values
+        return force
+
+    def _settings_of(self, indices: Tensor, any_release: bool) -> Settings:
         """The settings of these slots, all [B]."""
         knobs = self.knobs[indices]
         window = knobs[:, Knob.WINDOW]
@@ -181,34 +202,6 @@ class SlotTable:
             release=knobs[:, Knob.RELEASE] > 0 if any_release else None,
         )
 
-    def step(
-        self, indices: Array, settings: Settings, distribution: Distribution, token: Array, position: Array
-    ) -> Array:
-        """Takes in one row for each slot of `indices` [B]; returns the token to force, or NO_TOKEN.
-
-        `position` [B]: tokens of the reply so far, `token` [B] the last of them; the distribution is the next one's.
-        A row whose token was thrown away comes again with the same position and is measured again.
-        """
-        both = self.state[indices]
-        committed, pending = both[:, 0], both[:, 1]
-        grown = pending[:, Column.NUM_TOKENS] == position
-        if not self.on_host:
-            committed = torch.where(grown[:, None], pending, committed)
-        elif grown.all():
-            committed = pending
-        else:
-            committed = np.where(grown[:, None], pending, committed)
-        committed = uncertainty.accept(committed, token, grown, self.table)
-        committed[:, Column.LOST] += committed[:, Column.NUM_TOKENS] != position
-        after, m, force = uncertainty.measure(committed, settings, distribution, position, self.table, self.queues)
-        after[:, Column.NUM_TOKENS] = position + 1
-        both[:, 0], both[:, 1] = committed, after
-        self.state[indices] = both
-        at = position.clip(max=self._history_length - 1)
-        for kind, values in ((ENTROPY, distribution.entropy), (CONFIDENCE, distribution.confidence), (M, m)):
-            self.history[indices, at, kind] = values
-        return force
-
     # ---- what is known of a reply ----
 
     def statistics(self, request_id: str, tokens: Sequence[int]) -> dict[str, Any] | None:
@@ -217,8 +210,8 @@ class SlotTable:
         if slot is None:
             return None
         count = len(tokens)
-        both = np.asarray(torch.as_tensor(self.state[slot.index]).cpu())
-        history = np.asarray(torch.as_tensor(self.history[slot.index, :count]).cpu())
+        both = self.state[slot.index].cpu().numpy()
+        history = self.history[slot.index, :count].cpu().numpy()
         taken_in = both[:, Column.NUM_TOKENS].astype(int).tolist()
         last = both[taken_in.index(count) if count in taken_in else 1]
         fired_at, signal_range = int(last[Column.FIRED_AT]), last[:4].tolist()
@@ -259,28 +252,27 @@ class SlotTable:
         return self._queue_ids[text]
 
     def _grow(self, count: int) -> None:
-        have, xp = len(self.state), np if self.on_host else torch
-        self.state = xp.concatenate((self.state, self.place(np.zeros((count, *self.state.shape[1:])))))
+        have = len(self.state)
+        self.state = torch.cat((self.state, self.place(np.zeros((count, *self.state.shape[1:])))))
         history = self.place(np.full((count, *self.history.shape[1:]), np.nan))
-        self.history = xp.concatenate((self.history, history))
-        self.knobs = xp.concatenate((self.knobs, self.place(np.zeros((count, len(Knob))))))
+        self.history = torch.cat((self.history, history))
+        self.knobs = torch.cat((self.knobs, self.place(np.zeros((count, len(Knob))))))
         self.top_j = np.concatenate((self.top_j, np.ones(count, np.int64)))
         self.release_signal = np.concatenate((self.release_signal, np.zeros(count, np.bool_)))
         self._free.extend(range(have + count - 1, have - 1, -1))
 
     def _make_room(self, window_size: int, reply_length: int) -> None:
         """Widens the windows (new columns on the old end) and lengthens the histories to what a request needs."""
-        xp = np if self.on_host else torch
         if window_size > self.window_size:
             blank = self.place(np.zeros((len(self.state), 2, window_size - self.window_size)))
             named = len(Column)
-            self.state = xp.concatenate((self.state[:, :, :named], blank, self.state[:, :, named:]), 2)
+            self.state = torch.cat((self.state[:, :, :named], blank, self.state[:, :, named:]), 2)
             self.window_size = window_size
             self._age = self.place(np.arange(window_size - 1.0, -1, -1)[None, :])
         if reply_length > self._history_length:
             length = max(reply_length, min(2 * self._history_length, self._max_length))
             blank = self.place(np.full((len(self.history), length - self._history_length, 3), np.nan))
-            self.history, self._history_length = xp.concatenate((self.history, blank), 1), length
+            self.history, self._history_length = torch.cat((self.history, blank), 1), length
 
 
 def known_tokens(output: list[int]) -> list[int]:

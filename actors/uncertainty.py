@@ -5,8 +5,8 @@ Called by `actors.tti_slots`, inside the engine. Must not know: vLLM, requests, 
 confidence arrive from `actors.token_distribution`), tokenizers (a thought's markers arrive as the transition table
 that `actors.think_markers` builds).
 
-Written once for torch tensors (a GPU, no host synchronisation) and for numpy arrays: on a CPU a torch call costs 3 µs
-whatever its size, a numpy call a fifth of that, and there are some sixty of them in a step.
+On torch tensors, for all rows at once and without waiting for the device. For an engine on a CPU
+`actors.uncertainty_host` says the same row by row.
 
 A request's state is one row of a float64 array, columns named by `Column` (whole numbers are exact there);
 the window follows the named columns. One array means that moving, keeping or undoing a state is one call.
@@ -36,15 +36,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from actors.token_distribution import Distribution
-
-Array = Any
-"""numpy array or torch tensor; all arrays of one call are of one kind."""
 
 PHI_FLOOR = 1e-3
 DEGENERATE_SPAN = 1e-6
@@ -80,6 +77,20 @@ class Column(IntEnum):
     LOST = 15  # 1: the reply went on without being shown, so it is neither measured nor forced any more
 
 
+class Knob(IntEnum):
+    """Columns of a request's settings, all as float64."""
+
+    ALPHA = 0
+    EPSILON = 1
+    MIN_TOKENS = 2
+    WINDOW = 3
+    THINK_CAP = 4
+    ENABLED = 5
+    MAX_TOKENS = 6
+    QUEUE_ID = 7
+    RELEASE = 8
+
+
 @dataclass(frozen=True)
 class Settings:
     """Settings of each row, all [B] (weights [B, W]: 1/(N+1) at the row's window, 0 before it).
@@ -87,23 +98,23 @@ class Settings:
     `release`: rows with that signal; None when there are none, which saves its arithmetic.
     """
 
-    alpha: Array
-    epsilon: Array
-    min_tokens: Array
-    window: Array
-    think_cap: Array
-    enabled: Array  # bool
-    max_tokens: Array
-    queue_id: Array  # int64
-    weights: Array
-    release: Array | None  # bool
+    alpha: Tensor
+    epsilon: Tensor
+    min_tokens: Tensor
+    window: Tensor
+    think_cap: Tensor
+    enabled: Tensor  # bool
+    max_tokens: Tensor
+    queue_id: Tensor  # int64
+    weights: Tensor
+    release: Tensor | None  # bool
 
 
 @dataclass(frozen=True)
 class ThoughtTable:
     """The automaton over reply tokens: `next_state` [states, vocabulary]; inside is [first_inside, done)."""
 
-    next_state: Array
+    next_state: Tensor
     first_inside: int
     done: int
 
@@ -112,8 +123,8 @@ class ThoughtTable:
 class Queues:
     """The forced queues: `tokens` [Q, L] (padded), `lengths` [Q]."""
 
-    tokens: Array
-    lengths: Array
+    tokens: Tensor
+    lengths: Tensor
 
 
 def initial_state(signal_range: Sequence[float], machine: int, window_size: int) -> np.ndarray:
@@ -127,63 +138,61 @@ def initial_state(signal_range: Sequence[float], machine: int, window_size: int)
     return state
 
 
-def normalised(value: Array, minimum: Array, maximum: Array) -> Array:
+def normalised(value: Tensor, minimum: Tensor, maximum: Tensor) -> Tensor:
     """Min-max normalisation with the degenerate range defined at the top of this file."""
     span = maximum - minimum
-    return _namespace(value).where(span < DEGENERATE_SPAN, DEGENERATE_VALUE, (value - minimum) / span)
+    return torch.where(span < DEGENERATE_SPAN, DEGENERATE_VALUE, (value - minimum) / span)
 
 
-def accept(state: Array, token: Array, known: Array, table: ThoughtTable) -> Array:
+def accept(state: Tensor, token: Tensor, known: Tensor, table: ThoughtTable) -> Tensor:
     """The states [B, columns] after the reply grew by `token` [B]; rows where `known` is False stay as they are."""
     machine = whole(state[:, Column.MACHINE])
     inside = (machine >= table.first_inside) & (machine < table.done)
     after = state + 0
-    after[:, Column.MACHINE] = _namespace(state).where(known, table.next_state[machine, token], machine)
+    after[:, Column.MACHINE] = torch.where(known, table.next_state[machine, token], machine)
     after[:, Column.THINK_TOKENS] += inside & known
     return after
 
 
 def measure(
-    state: Array,
+    state: Tensor,
     settings: Settings,
     distribution: Distribution,
-    position: Array,
+    position: Tensor,
     table: ThoughtTable,
     queues: Queues,
-) -> tuple[Array, Array, Array]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Takes the distributions of reply tokens `position` [B] into the states.
 
     Returns the states as they are if that token is sampled (or forced), M (NaN: not measured or forced), and
     the token to force (NO_TOKEN: sample).
     """
-    xp = _namespace(state)
     entropy, confidence = distribution.entropy, distribution.confidence
     machine, think_tokens = state[:, Column.MACHINE], state[:, Column.THINK_TOKENS]
     fired, named = state[:, Column.FIRED], len(Column)
     after = state + 0
 
-    valid = xp.isfinite(entropy) & xp.isfinite(confidence)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        # NaN propagates through minimum and maximum: rows that are not measured are put right at the end.
-        e_min, e_max = xp.minimum(state[:, 0], entropy), xp.maximum(state[:, 1], entropy)
-        c_min, c_max = xp.minimum(state[:, 2], confidence), xp.maximum(state[:, 3], confidence)
-        uncertain, sure = normalised(entropy, e_min, e_max), normalised(confidence, c_min, c_max)
-        m = xp.where(valid, settings.alpha * uncertain + (1 - settings.alpha) * (1 - sure), np.nan)
+    valid = torch.isfinite(entropy) & torch.isfinite(confidence)
+    # NaN propagates through minimum and maximum: rows that are not measured are put right at the end.
+    e_min, e_max = torch.minimum(state[:, 0], entropy), torch.maximum(state[:, 1], entropy)
+    c_min, c_max = torch.minimum(state[:, 2], confidence), torch.maximum(state[:, 3], confidence)
+    uncertain, sure = normalised(entropy, e_min, e_max), normalised(confidence, c_min, c_max)
+    m = torch.where(valid, settings.alpha * uncertain + (1 - settings.alpha) * (1 - sure), math.nan)
 
-        if settings.release is not None:
-            m = xp.where(settings.release, _release_m(distribution, table.next_state.shape[1]), m)
-        inside = (machine >= table.first_inside) & (machine < table.done)
-        delta = xp.abs(m - state[:, Column.LAST_M])
-        has_delta = inside & (delta >= 0)  # NaN compares False
-        if settings.release is not None:  # there the run of small values is counted, not a mean taken
-            has_delta = has_delta & ~(settings.release & (delta > RELEASE_TOLERANCE))
-        num_deltas = xp.where(has_delta, state[:, Column.NUM_DELTAS] + 1, 0.0)
-        peak_m = state[:, Column.PEAK_M]
-        at_peak = inside & (m >= peak_m - PEAK_TOLERANCE)
-        peak_at = xp.where(at_peak, think_tokens, state[:, Column.PEAK_AT])
-        after[:, Column.PEAK_M] = xp.where(at_peak & (m > peak_m), m, peak_m)
+    if settings.release is not None:
+        m = torch.where(settings.release, _release_m(distribution, table.next_state.shape[1]), m)
+    inside = (machine >= table.first_inside) & (machine < table.done)
+    delta = torch.abs(m - state[:, Column.LAST_M])
+    has_delta = inside & (delta >= 0)  # NaN compares False
+    if settings.release is not None:  # there the run of small values is counted, not a mean taken
+        has_delta = has_delta & ~(settings.release & (delta > RELEASE_TOLERANCE))
+    num_deltas = torch.where(has_delta, state[:, Column.NUM_DELTAS] + 1, 0.0)
+    peak_m = state[:, Column.PEAK_M]
+    at_peak = inside & (m >= peak_m - PEAK_TOLERANCE)
+    peak_at = torch.where(at_peak, think_tokens, state[:, Column.PEAK_AT])
+    after[:, Column.PEAK_M] = torch.where(at_peak & (m > peak_m), m, peak_m)
     after[:, named:-1] = state[:, named + 1 :]
-    after[:, -1] = xp.where(has_delta, delta, 0.0)
+    after[:, -1] = torch.where(has_delta, delta, 0.0)
 
     by_uncertainty, by_cap = decide(
         settings, inside, machine > table.first_inside, think_tokens, after[:, named:], num_deltas, peak_at
@@ -193,29 +202,28 @@ def measure(
     may = may & (position + queue_length <= settings.max_tokens)
     by_uncertainty = by_uncertainty & may
     fires = by_uncertainty | (by_cap & may)
-    fired = xp.where(fires, xp.where(by_uncertainty, float(FIRED_UNCERTAINTY), float(FIRED_CAP)), fired)
-    fired_at = xp.where(fires, position, whole(state[:, Column.FIRED_AT]))
+    fired = torch.where(fires, torch.where(by_uncertainty, float(FIRED_UNCERTAINTY), float(FIRED_CAP)), fired)
+    fired_at = torch.where(fires, position, whole(state[:, Column.FIRED_AT]))
 
     step = position - fired_at
     forced = (fired_at >= 0) & (step < queue_length)
-    token = xp.where(forced, queues.tokens[settings.queue_id, step * forced], NO_TOKEN)
+    token = torch.where(forced, queues.tokens[settings.queue_id, step * forced], NO_TOKEN)
 
     after[:, 0], after[:, 1], after[:, 2], after[:, 3] = e_min, e_max, c_min, c_max
-    after[:, Column.LAST_M] = xp.where(inside, m, np.nan)
+    after[:, Column.LAST_M] = torch.where(inside, m, math.nan)
     after[:, Column.NUM_DELTAS] = num_deltas
     after[:, Column.PEAK_AT] = peak_at
-    share = xp.log(xp.clip(m, PHI_FLOOR, None))
-    after[:, Column.PHI_SUM] += share if settings.release is None else xp.where(settings.release, m, share)
+    share = torch.log(m.clamp(min=PHI_FLOOR))
+    after[:, Column.PHI_SUM] += share if settings.release is None else torch.where(settings.release, m, share)
     after[:, Column.NUM_MEASURED] += valid
     counts = valid & ~forced
-    if xp is torch or not counts.all():
-        # A forced token was not sampled: its distribution leaves no trace but the firing itself. One that could not
-        # be measured ends the window.
-        after = xp.where(counts[:, None], after, state)
-        broken = ~valid & ~forced
-        after[:, Column.LAST_M] = xp.where(broken, np.nan, after[:, Column.LAST_M])
-        after[:, Column.NUM_DELTAS] = xp.where(broken, 0.0, after[:, Column.NUM_DELTAS])
-        m = xp.where(forced, np.nan, m)
+    # A forced token was not sampled: its distribution leaves no trace but the firing itself. One that could not be
+    # measured ends the window.
+    after = torch.where(counts[:, None], after, state)
+    broken = ~valid & ~forced
+    after[:, Column.LAST_M] = torch.where(broken, math.nan, after[:, Column.LAST_M])
+    after[:, Column.NUM_DELTAS] = torch.where(broken, 0.0, after[:, Column.NUM_DELTAS])
+    m = torch.where(forced, math.nan, m)
     after[:, Column.FIRED] = fired
     after[:, Column.FIRED_AT] = fired_at
     return after, m, token
@@ -223,13 +231,13 @@ def measure(
 
 def decide(
     settings: Settings,
-    inside: Array,
-    mid_marker: Array,
-    think_tokens: Array,
-    window: Array,
-    num_deltas: Array,
-    peak_at: Array,
-) -> tuple[Array, Array]:
+    inside: Tensor,
+    mid_marker: Tensor,
+    think_tokens: Tensor,
+    window: Tensor,
+    num_deltas: Tensor,
+    peak_at: Tensor,
+) -> tuple[Tensor, Tensor]:
     """Whether the thought ends here: (by saturated uncertainty, by the cap), METHOD section 3."""
     saturated = (window * settings.weights).sum(1) < settings.epsilon
     full = num_deltas > settings.window
@@ -237,12 +245,12 @@ def decide(
     old_enough = think_tokens >= settings.min_tokens
     by_uncertainty = saturated & full & peak_behind
     if settings.release is not None:
-        by_uncertainty = _namespace(num_deltas).where(settings.release, num_deltas >= RELEASE_RUN, by_uncertainty)
+        by_uncertainty = torch.where(settings.release, num_deltas >= RELEASE_RUN, by_uncertainty)
     by_uncertainty = by_uncertainty & inside & ~mid_marker & old_enough
     return by_uncertainty, inside & (think_tokens >= settings.think_cap)
 
 
-def _release_m(distribution: Distribution, vocabulary: int) -> Array:
+def _release_m(distribution: Distribution, vocabulary: int) -> Tensor:
     sure = 1 - distribution.entropy / math.log(vocabulary) if vocabulary > 1 else 1.0
     return RELEASE_ALPHA * distribution.log_max + (1 - RELEASE_ALPHA) * sure
 
@@ -255,10 +263,6 @@ def phi(m: np.ndarray, release: bool = False) -> float:
     return float(values.mean() if release else np.exp(np.log(np.maximum(values, PHI_FLOOR)).mean()))
 
 
-def _namespace(array: Array) -> Any:
-    return np if isinstance(array, np.ndarray) else torch
-
-
-def whole(array: Array) -> Array:
+def whole(array: Tensor) -> Tensor:
     """Whole numbers, from float64 columns that hold them exactly."""
-    return array.astype(np.int64) if isinstance(array, np.ndarray) else array.long()
+    return array.long()
