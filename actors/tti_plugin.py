@@ -36,6 +36,13 @@ class TTI(LogitsProcessorV1, LogitsProcessorV2):
                 f"{PREFIX}id with n = {sampling_params.n}: an id names one reply; leave it out or set n = 1"
             )
 
+        grammar = sampling_params.structured_outputs is not None
+        if request is not None and request.tti != "off" and grammar:
+            raise ValueError(
+                f"{PREFIX}… with structured output: a grammar may forbid the forced end of a thought; "
+                f"leave one of the two out, or set {PREFIX}tti = 'off'"
+            )
+
     def __init__(self, vllm_config: VllmConfig, where: Any, is_pin_memory: bool | None = None) -> None:
         """V1 passes (config, device, is_pin_memory), V2 (config, request states)."""
         from vllm.tokenizers import cached_tokenizer_from_config

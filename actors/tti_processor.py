@@ -48,10 +48,9 @@ class TTIProcessorV1:
         if batch_update is None:
             return
         self._batch = None
-        for row in batch_update.removed:
-            self._rows.pop(row, None)
+        for row in [*batch_update.removed, *(row for row, *_ in batch_update.added)]:
+            self._rows.pop(row, None)  # all that left, before it is asked whose slots are taken
         for row, params, _, output in batch_update.added:
-            self._rows.pop(row, None)
             request = Request.of(params.extra_args)
             if request is not None:
                 in_batch = [slot for slot, _ in self._rows.values()]

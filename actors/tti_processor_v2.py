@@ -29,6 +29,8 @@ class TTIProcessorV2:
         self.slots = slots
         self._states = req_states
         self._held: dict[int, Slot] = {}  # the runner's slot -> ours
+        # The runner does not say when a request leaves. One that was not in the last step is not in the batch.
+        self._in_batch: set[int] = set()
         self._slot_of = np.zeros(req_states.max_num_reqs, np.int64)  # 0: takes no part
         self._slot_of_device = torch.from_numpy(self._slot_of).to(slots.device, copy=True)
         self._stale = False
@@ -40,20 +42,28 @@ class TTIProcessorV2:
         if request is None:
             return False
         length = int(self._states.prefill_len.np[req_idx] - self._states.prompt_len.np[req_idx])
-        slot = self.slots.admit(request, params, length, params.max_tokens, self._held.values())
+        in_batch = [slot for held, slot in self._held.items() if held in self._in_batch]
+        slot = self.slots.admit(request, params, length, params.max_tokens, in_batch)
         self._held[req_idx], self._slot_of[req_idx] = slot, slot.index
+        self._in_batch.add(req_idx)
         return True
 
     def apply_staged_writes(self) -> None:
+        """Called once a step, between the requests that are added and their rows."""
+        self._in_batch = set()
+        self._write_slots()
+
+    def _write_slots(self) -> None:
         if self._stale:
             self._slot_of_device.copy_(torch.from_numpy(self._slot_of), non_blocking=True)
             self._stale = False
 
     def apply(self, logits: torch.Tensor, ctx: Any) -> torch.Tensor:
         mine = self._slot_of[ctx.idx_mapping_np]
+        self._in_batch = set(ctx.idx_mapping_np.tolist())
         if not mine.any():
             return logits
-        self.apply_staged_writes()  # statistics may have been taken since the step began
+        self._write_slots()  # statistics may have been taken since the step began
         slots, states, request = self.slots, self._states, ctx.idx_mapping.long()
         rows, scores = None, logits
         if not mine.all():

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, get_args
 
 from actors.settings import Signal, TTIVariant
-from actors.think_markers import DEFAULT_QUEUE
+from actors.think_markers import DEFAULT_QUEUE, THINK_CLOSE
 
 PREFIX = "t2po_"
 EMPTY_RANGE = (math.inf, -math.inf, math.inf, -math.inf)
@@ -61,7 +61,7 @@ class Request:
             ("min_tokens", "a whole number, at least 1", number("min_tokens", 1, 1e9, whole=True)),
             ("think_cap", "a whole number, at least 1", number("think_cap", 1, 1e9, whole=True)),
             ("top_j", "a whole number from 1 to 1000", number("top_j", 1, 1000, whole=True)),
-            ("queue", "a text that is not empty", isinstance(self.queue, str) and self.queue),
+            ("queue", f"a text with {THINK_CLOSE}", isinstance(self.queue, str) and THINK_CLOSE in self.queue),
             ("starts_inside", "true or false (or 1 or 0)", self.starts_inside in (True, False)),
         )
         problems = [

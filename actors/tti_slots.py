@@ -11,6 +11,7 @@ pending state is committed; when not, the row is measured again from the committ
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,13 @@ from actors.token_distribution import Distribution
 from actors.tti_request import EMPTY_RANGE, Request
 from actors.uncertainty import Column, Knob, Queues, Settings, ThoughtTable
 
+logger = logging.getLogger(__name__)
+
 FIRED_NAMES = ("", "uncertainty", "cap")
 ENTROPY, CONFIDENCE, M = range(3)
+MAX_QUEUES = 256
+"""Different queue texts that an engine remembers; clients choose them, so there must be an end."""
+
 _BEYOND = 4  # tokens that async scheduling may measure after a reply's end
 
 
@@ -70,7 +76,7 @@ class SlotTable:
         self.queues = Queues(self.place(np.zeros((1, 1), np.int64)), self.place(np.zeros(1, np.int64)))
         self._queue_ids: dict[str, int] = {}
         self._queue_lists: list[list[int]] = []
-        self._by_key: dict[str | int, Slot] = {}  # request id, or identity of a nameless request's owner
+        self._by_key: dict[object, Slot] = {}  # by id, by the owner's identity if it has none
         self._free: list[int] = []
         self.window_size, self._history_length = 4, 64
         self._age = self.place(np.arange(3.0, -1, -1)[None, :])
@@ -93,14 +99,19 @@ class SlotTable:
     ) -> Slot:
         """The slot of a request that enters the batch with `num_tokens` of its reply.
 
-        One that comes back after preemption finds its own slot, as it was: by its id, or, if it has none, by `owner`,
-        an object that belongs to it alone.
+        One that comes back after preemption finds its own slot, as it was: by its id, or, if it has none, by the
+        identity of `owner`, its settings. Requests may share either (an id given twice; vLLM gives the replies of one
+        request with n > 1 the same settings): a slot that is `in_batch` is another's, and the newcomer gets one that
+        nobody can ask for.
         """
-        key = request.id if request.id is not None else id(owner)
+        key: object = request.id if request.id is not None else id(owner)
         known = self._by_key.get(key)
-        if known is not None and num_tokens:
+        if known is not None and known in in_batch:
+            key = object()
+        elif known is not None and num_tokens:
             return known
-        self.release(key)
+        else:
+            self.release(key)
         if not self._free and len(self._by_key) >= self._max_slots:
             self.release(next(name for name, slot in self._by_key.items() if slot not in in_batch))
         if not self._free:
@@ -111,6 +122,7 @@ class SlotTable:
             queue_id, problem = self._queue_id(request.queue), ""
         except MarkerError as error:  # one request's bad queue must not end the engine
             queue_id, problem = 0, str(error)
+            logger.warning("t2po: %s", problem)
         if num_tokens:
             problem = problem or f"it came with {num_tokens} tokens that were not measured"
         slot = Slot(self._free.pop(), request, owner, queue_id, problem)
@@ -138,7 +150,7 @@ class SlotTable:
         self.top_j[slot.index] = request.top_j
         self.release_signal[slot.index] = request.signal == "release"
 
-    def release(self, key: str | int) -> Slot | None:
+    def release(self, key: object) -> Slot | None:
         slot = self._by_key.pop(key, None)
         if slot is not None:
             self._free.append(slot.index)
@@ -242,6 +254,8 @@ class SlotTable:
 
     def _queue_id(self, text: str) -> int:
         if text not in self._queue_ids:
+            if len(self._queue_ids) == MAX_QUEUES:
+                raise MarkerError(f"forced queue {text!r}: {MAX_QUEUES} other texts are in use; use one of them")
             self._queue_lists.append(queue_tokens(self._tokenizer, text, self._automaton))
             self._queue_ids[text] = len(self._queue_lists) - 1
             tokens = np.zeros((len(self._queue_lists), max(map(len, self._queue_lists))), np.int64)

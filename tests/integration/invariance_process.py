@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -115,7 +116,11 @@ class Engine:
             for request in [waiting.pop(0) for _ in range(min(arrivals or int(idle), len(waiting)))]:
                 asks = request["tti"] is not None
                 extra = Request(id=request["id"], **request["tti"]).extra_args() if asks else None
-                params = SamplingParams(**request["params"], extra_args=extra, detokenize=False)
+                given = request["params"]
+                bias = {int(token): value for token, value in given.get("logit_bias", {}).items()}  # JSON made it text
+                params = SamplingParams(
+                    **given | {"logit_bias": bias or None}, extra_args=extra, detokenize=False
+                )
                 self.engine.add_request(request["id"], {"prompt_token_ids": request["prompt"]}, params)
             for output in self.engine.step():
                 if output.finished:
@@ -143,13 +148,15 @@ def run(folder: str, job: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(job["arguments"])
     if job.get("undo_async_refusal"):
         allow_async_scheduling()
+    begin = time.process_time()
     engine = Engine(folder, arguments)
-    rounds = {}
+    rounds, seconds = {}, [time.process_time() - begin]
     for part in job["rounds"]:
         if part.get("forget_prompts", True):
             assert engine.llm.reset_prefix_cache()
         rounds[part["name"]] = engine.round(part["requests"], part["arrivals"])
-    return {"name": job["name"], "rounds": rounds, "facts": engine.facts()}
+        seconds.append(time.process_time() - begin - sum(seconds))
+    return {"name": job["name"], "rounds": rounds, "facts": engine.facts() | {"seconds": seconds}}
 
 
 @contextlib.contextmanager
@@ -165,9 +172,7 @@ def main() -> None:
     jobs = json.loads(Path(sys.argv[1]).read_text())
     choose_runner(jobs["runner"])
     with results_alone_on_stdout() as results:
-        import vllm.v1.engine.llm_engine
-
-        import actors.engine_worker  # noqa: F401
+        import vllm.v1.engine.llm_engine  # noqa: F401
 
         for job in jobs["engines"]:
             child = os.fork()

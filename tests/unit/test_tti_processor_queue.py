@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from vllm import SamplingParams
+from vllm.sampling_params import StructuredOutputsParams
 
 from actors.settings import TTISettings
 from actors.think_markers import MarkerError, build_automaton, check_cap_acts, queue_tokens
 from actors.tti_plugin import TTI
 from actors.tti_processor import TTIProcessorV1
 from actors.tti_request import PREFIX
-from tests.unit.fake_batch import FakeRequest, PieceTokenizer, fake_request, processor_over, run_alone
+from tests.unit.fake_batch import FakeRequest, PieceTokenizer, batch_over, fake_request, processor_over, run_alone
 
 PIECES = ["<think>", "</think>", "<action>", "</action>", "\n", "<end>", *(f"w{i} " for i in range(58))]
 OPEN, CLOSE, ACT, LINE, END = 0, 1, 2, 4, 5
@@ -162,6 +163,36 @@ def test_an_end_token_right_after_the_queue_ends_the_reply() -> None:
     assert statistics["num_forced"] == 3
 
 
+@pytest.mark.parametrize("shown", [1, 2, 3])
+def test_a_stop_in_the_middle_of_the_queue_counts_what_was_forced(shown: int) -> None:
+    """A stop string may be found in the queue itself: vLLM ends the reply there, whatever was still to be forced."""
+    processor = new_processor()
+    request = fake_request("r", scripted({0: OPEN}, falling), 0, 30, think_cap=5, epsilon=0.0)
+    batch = batch_over(processor)
+    batch.add(request)
+    while len(request.output) < 6 + shown:
+        batch.step()
+    batch.remove(request)
+    statistics = processor.take([("r", request.output)])[0]
+    assert statistics is not None
+    assert (statistics["fired"], statistics["fired_at"], statistics["num_forced"]) == ("cap", 6, shown)
+    assert request.output[6:] == QUEUE[:shown] and statistics["num_think_tokens"] == 5
+
+
+def test_a_stop_in_the_step_in_which_it_fires_leaves_no_firing() -> None:
+    """The reply ends with the token before: the firing was measured one step ahead (async scheduling) and is undone."""
+    processor = new_processor()
+    request = fake_request("r", scripted({0: OPEN}, falling), 0, 30, think_cap=5, epsilon=0.0)
+    batch = batch_over(processor)
+    batch.add(request)
+    while len(request.output) < 7:
+        batch.step()
+    statistics = processor.take([("r", request.output[:6])])[0]
+    assert statistics is not None
+    assert (statistics["fired"], statistics["fired_at"], statistics["num_forced"]) == ("", -1, 0)
+    assert statistics["num_think_tokens"] == 5
+
+
 def test_tti_off_measures_the_same_and_forces_nothing() -> None:
     free, statistics = run(scripted({0: OPEN}, falling), tti="off", think_cap=3)
     assert statistics["fired"] == "" and free.output == [OPEN] + [WORD] * 29
@@ -251,6 +282,7 @@ def test_a_tokenizer_that_cannot_write_the_queue_is_refused() -> None:
         ({"tti": "on"}, "t2po_tti = 'on'"),
         ({"signal": "entropie"}, "t2po_signal = 'entropie'"),
         ({"queue": ""}, "t2po_queue"),
+        ({"queue": "\n<action>"}, "t2po_queue = .* must be a text with </think>"),
         ({"starts_inside": "yes"}, "t2po_starts_inside"),
     ],
 )
@@ -286,3 +318,11 @@ def test_a_part_of_the_signal_alone_is_the_papers_with_its_weight(signal: Any, a
     _, weighted = run(scripted({0: OPEN}, falling), alpha=alpha)
     _, other = run(scripted({0: OPEN}, falling))
     assert alone == weighted != other
+
+
+def test_a_grammar_and_a_forced_end_do_not_go_together() -> None:
+    grammar = StructuredOutputsParams(regex="[a-z]*")
+    with pytest.raises(ValueError, match="structured output"):
+        TTI.validate_params(SamplingParams(structured_outputs=grammar, extra_args={"t2po_think_cap": 5}))
+    TTI.validate_params(SamplingParams(structured_outputs=grammar, extra_args={"t2po_tti": "off"}))
+    TTI.validate_params(SamplingParams(structured_outputs=grammar))
