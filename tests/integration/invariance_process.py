@@ -118,9 +118,7 @@ class Engine:
                 extra = Request(id=request["id"], **request["tti"]).extra_args() if asks else None
                 given = request["params"]
                 bias = {int(token): value for token, value in given.get("logit_bias", {}).items()}  # JSON made it text
-                params = SamplingParams(
-                    **given | {"logit_bias": bias or None}, extra_args=extra, detokenize=False
-                )
+                params = SamplingParams(**given | {"logit_bias": bias or None}, extra_args=extra, detokenize=False)
                 self.engine.add_request(request["id"], {"prompt_token_ids": request["prompt"]}, params)
             for output in self.engine.step():
                 if output.finished:
@@ -148,14 +146,14 @@ def run(folder: str, job: dict[str, Any]) -> dict[str, Any]:
     arguments = dict(job["arguments"])
     if job.get("undo_async_refusal"):
         allow_async_scheduling()
-    begin = time.process_time()
+    begin = time.monotonic()
     engine = Engine(folder, arguments)
-    rounds, seconds = {}, [time.process_time() - begin]
+    rounds, seconds = {}, [time.monotonic() - begin]
     for part in job["rounds"]:
         if part.get("forget_prompts", True):
             assert engine.llm.reset_prefix_cache()
         rounds[part["name"]] = engine.round(part["requests"], part["arrivals"])
-        seconds.append(time.process_time() - begin - sum(seconds))
+        seconds.append(time.monotonic() - begin - sum(seconds))
     return {"name": job["name"], "rounds": rounds, "facts": engine.facts() | {"seconds": seconds}}
 
 

@@ -58,7 +58,10 @@ def check_complete(run: RunProcess, steps: int, groups_per_step: int = 2, group_
 
 def test_run_kill_and_resume_at_staleness_one(runs: Path, started: list[RunProcess]) -> None:
     """The queue's server dies and comes back; then everything is killed, nothing is left, and the run goes on."""
-    run = RunProcess(runs, "asynchronous", "steps=5", "rollout.max_staleness=1", "checkpoint.every_steps=2")
+    run = RunProcess(
+        runs, "asynchronous", "steps=5", "rollout.max_staleness=1", "checkpoint.every_steps=2",
+        "calibration.cut_share=0.1", "calibration.resampled_share=0.1",
+    )  # fmt: skip
     started.append(run)
     run.wait_for_step(1)
     run.part("valkey-server").kill()
@@ -74,8 +77,9 @@ def test_run_kill_and_resume_at_staleness_one(runs: Path, started: list[RunProce
     assert max(row["staleness_max"] for row in rows.values()) <= 1
     assert any(row["updates"] > 0 for row in rows.values()), "no step had a gradient: the test shows too little"
     # Step 3 was done, lost with the kill, and done again: on the same groups.
-    for name in ("sampled_tokens", "reward", "phi", "resamples", "accepted_turns"):
+    for name in ("sampled_tokens", "reward", "phi", "resamples", "accepted_turns", "tti_epsilon", "tds_eta"):
         assert rows[3][name] == pytest.approx(before[3][name], nan_ok=True), name
+    assert rows[1]["tds_eta"] == rows[2]["tds_eta"] != rows[3]["tds_eta"], "moved by step 1, as far as it can know"
     labels = {path.stem.split("-")[-1] for path in (run.folder / "evaluations").glob("*.json")}
     assert labels == {"before", "after"}
     for name in ("config.toml", "versions.json", "panels.json", "run.log"):
