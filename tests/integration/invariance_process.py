@@ -148,7 +148,7 @@ def run(folder: str, job: dict[str, Any]) -> dict[str, Any]:
         allow_async_scheduling()
     begin = time.monotonic()
     engine = Engine(folder, arguments)
-    rounds, seconds = {}, [time.monotonic() - begin]
+    rounds, seconds = {}, [time.monotonic() - begin]  # of the start and of each round
     for part in job["rounds"]:
         if part.get("forget_prompts", True):
             assert engine.llm.reset_prefix_cache()

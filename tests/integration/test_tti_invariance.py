@@ -110,7 +110,7 @@ def jobs_for(runner: str) -> list[dict[str, Any]]:
     beside = [request for pair in zip_longest(company(runner), reversed(sampled)) for request in pair if request]
     together = [part("together", sampled, len(sampled)), part("beside others", beside, 3)]
     twice = [part("prompts unknown", sampled, 4), part("prompts known", sampled, 4, forget_prompts=False)]
-    jobs = [
+    jobs: list[dict[str, Any]] = [
         {"name": "alone", "arguments": PLAIN | {"max_num_seqs": 1}, "rounds": alone},
         {"name": "together", "arguments": PLAIN, "rounds": together},
         {"name": "prefix cache", "arguments": PLAIN | {"enable_prefix_caching": True}, "rounds": twice},
@@ -212,7 +212,8 @@ def test_the_requests_end_by_uncertainty_by_the_cap_and_by_themselves(outcome: O
     least = 3 if outcome.runner == "v1" else 2
     assert fired["uncertainty"] >= least and fired["cap"] >= least and fired[""] >= least, fired
     assert any(len(answer["tokens"]) < MAX_TOKENS[outcome.runner] for answer in outcome.rounds["alone"].values())
-    assert any(answer["think_at"] > 0 for answer in outcome.rounds["alone"].values()), "none wrote the marker itself"
+    wrote_marker = any(answer["think_at"] > 0 for answer in outcome.rounds["alone"].values())
+    assert wrote_marker or outcome.runner == "v2", "no reply opens its thought itself"
     for facts in outcome.facts.values():
         assert facts["kept"]["requests"] == facts["kept"]["rows"] == 0
 

@@ -20,7 +20,7 @@ with pytest.MonkeyPatch.context() as patch:
 
 @pytest.fixture(autouse=True)
 def interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's own functions (`tl.max`, ...) are kernels, too: an earlier test may have imported them to be compiled."""
+    """Triton's own functions (`tl.max`, ...) are kernels, too: an earlier test may have imported them as such."""
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for name, function in list(vars(standard).items()):
         if isinstance(function, triton.JITFunction):
