@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality
 
-from actors.token_distribution import Scratch, measure_distribution
+from actors.token_distribution import measure_distribution
 from actors.tti_request import Request
 from actors.tti_slots import Slot, SlotTable, known_tokens
 
@@ -39,7 +39,6 @@ class TTIProcessorV1:
         self.slots = slots
         self._rows: dict[int, tuple[Slot, list[int]]] = {}  # batch row -> request, vLLM's own list of its reply
         self._batch: _Batch | None = None
-        self._scratch = Scratch()
 
     def is_argmax_invariant(self) -> bool:
         return False
@@ -79,7 +78,7 @@ class TTIProcessorV1:
             position = np.array([len(output) for output in known])
             token = np.array([output[-1] if output else 0 for output in known])
         scores = logits if batch.all_rows else logits[batch.rows]
-        distribution = measure_distribution(scores, batch.most, batch.top_j, self._scratch)
+        distribution = measure_distribution(scores, batch.most, batch.top_j)
         place = self.slots.place
         force = self.slots.step(batch.indices, distribution, place(token), place(position), batch.any_release)
         forced = force >= 0

@@ -2,9 +2,10 @@
 
     python -m bench.tti_cost [--model tiny|smollm2] [--batch N] [--rounds N]
 
-One vLLM engine inside this process on one thread. All three kinds of requests run in the same engine, in alternating
-rounds; a step counts when all rows decode. Reported: median milliseconds of the process's own CPU time a step (other
-programs on the machine do not change it) and of wall time. Weights are random: they do not change the cost.
+One vLLM engine inside this process on one thread. All three kinds of requests run in the same engine, in rounds whose
+order rotates; a step counts when all rows decode. Reported: the process's own CPU time of the median step, and its
+ratio to the bare step of the same round: the median over the rounds, with quartiles, since machines drift from round
+to round. Weights are random: they do not change the cost.
 """
 
 from __future__ import annotations
@@ -130,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=list(SHAPES), default="tiny")
     parser.add_argument("--batch", type=int)
-    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--tokens", type=int, default=48)
     options = parser.parse_args()
     batch = options.batch or BATCH[options.model]
@@ -143,18 +144,19 @@ def main() -> None:
             logits_processors=["actors.tti_plugin:TTI", RowByRow], generation_config="vllm",
             worker_extension_cls="actors.engine_worker.EngineWorker", enable_prefix_caching=False,
         )  # fmt: skip
-        times: dict[str, tuple[list[float], list[float]]] = {kind: ([], []) for kind in kinds}
+        rounds: list[dict[str, float]] = []
         for number in range(options.rounds + 1):
-            for kind in kinds:
-                cpu, wall = round_of(llm, kind, batch, options.tokens, number)
-                if number:  # the first round warms up
-                    times[kind][0].extend(cpu)
-                    times[kind][1].extend(wall)
-    bare = statistics.median(times["bare"][0])
+            turned = number % len(kinds)
+            order = kinds[turned:] + kinds[:turned]
+            rounds.append(
+                {kind: statistics.median(round_of(llm, kind, batch, options.tokens, number)[0]) for kind in order}
+            )
+    del rounds[0]  # it warms up
     print(f"{options.model}: batch {batch}, vocabulary {SHAPES[options.model].vocab_size}, bfloat16, one thread")
     for kind in kinds:
-        cpu, wall = (statistics.median(values) for values in times[kind])
-        print(f"  {kind:10s} {cpu:8.3f} ms CPU a step   {cpu / bare:5.3f} x bare   ({wall:.3f} ms wall)")
+        low, middle, high = np.quantile([one[kind] / one["bare"] for one in rounds], (0.25, 0.5, 0.75))
+        cpu = statistics.median(one[kind] for one in rounds)
+        print(f"  {kind:10s} {cpu:8.3f} ms a step   {middle:5.3f} x bare [{low:.3f}, {high:.3f}]")
 
 
 if __name__ == "__main__":
