@@ -11,7 +11,6 @@ import gc
 import itertools
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from actors.engine import (
     make_engine,
     prepare_environment,
 )
+from actors.reply_statistics import FetchError, ReplyStatistics
 from actors.settings import InferenceSettings, TTISettings
 from actors.tti_request import RequestRefused
 from envs.records import Candidate, SignalRange
@@ -72,9 +72,7 @@ class InferenceServer:
         self._tasks: set[asyncio.Task[Candidate]] = set()
         self._open = asyncio.Event()
         self._update_lock = asyncio.Lock()
-        self._finished: list[tuple[str, list[int], asyncio.Future[dict[str, Any] | None]]] = []
-        self._dropped: list[str] = []
-        self._collector: asyncio.Task[None] | None = None
+        self._statistics: ReplyStatistics | None = None
         self._served = 0
         self._children: list[psutil.Process] = []
 
@@ -96,6 +94,7 @@ class InferenceServer:
             starting = asyncio.to_thread(make_engine, model_path, settings, tti, seed)
             engine, self._tokenizer = await asyncio.wait_for(starting, settings.start_timeout_s)
             self._engine = engine
+            self._statistics = ReplyStatistics(self._fetch_statistics, settings.request_timeout_s)
             await asyncio.wait_for(engine.update_weight_version("0"), settings.start_timeout_s)
         except BaseException as error:
             self._children = [process for process in child_processes() if process not in before]
@@ -149,8 +148,8 @@ class InferenceServer:
         self._open.set()  # who waits for an update to end sees the state
         for task in self._tasks - {asyncio.current_task()}:
             task.cancel(reason)
-        if self._collector is not None:
-            self._collector.cancel()
+        if self._statistics is not None:
+            self._statistics.stop()
         engine, self._engine = self._engine, None
         if engine is not None:
             if engine.output_handler is not None:
@@ -208,7 +207,7 @@ class InferenceServer:
     ) -> Candidate:
         if self._state == "updating":
             await self._open.wait()
-        if self._state != "ready" or self._engine is None:
+        if self._state != "ready" or self._engine is None or self._statistics is None:
             raise InferenceError(self._unusable(f"request {request_id}"))
         prompt = np.asarray(prompt_ids, np.int64).tolist()
         limit = self._settings.prompt_tokens + self._settings.response_tokens
@@ -230,13 +229,15 @@ class InferenceServer:
                 final = output
             if final is None or not final.outputs or final.outputs[0].finish_reason in (None, "abort", "error"):
                 raise InferenceError(f"request {request_id}: the engine gave no complete reply ({final!r})")
-            statistics = await self._collect(name, final.outputs[0].token_ids)
+            statistics = await self._statistics.of(name, final.outputs[0].token_ids)
         except BaseException as error:
-            self._dropped.append(name)
-            self._collect_soon()
+            if self._engine is not None:
+                self._statistics.drop(name)
             if type(error).__name__ == "EngineDeadError":
                 await self._fail(f"the engine died: {error}")
                 raise InferenceError(self._unusable(f"request {request_id}")) from error
+            if isinstance(error, FetchError):
+                raise InferenceError(str(error)) from error
             from vllm.exceptions import VLLMClientError
 
             if isinstance(error, (VLLMClientError, ValueError)):  # sampling or TTI settings out of range
@@ -248,39 +249,19 @@ class InferenceServer:
         text = text_of(self._tokenizer, final.outputs[0].token_ids)
         return candidate_of(final, statistics, text, seed, version)
 
+    async def _fetch_statistics(
+        self, finished: list[tuple[str, list[int]]], dropped: list[str]
+    ) -> list[dict[str, Any] | None]:
+        if self._engine is None:
+            raise InferenceError(self._unusable("statistics"))
+        replies: list[list[dict[str, Any] | None]] = await self._engine.collective_rpc(
+            "t2po_take", args=(finished, dropped)
+        )
+        return replies[0]
+
     def _unusable(self, what: str) -> str:
         hint = "call start first" if self._state == "new" else "start another server"
         return f"{what}: inference server is {self._state} ({self._reason or 'no reason given'}); {hint}"
-
-    # ---- statistics: one call collects all requests that finished meanwhile ----
-
-    async def _collect(self, name: str, tokens: Sequence[int]) -> dict[str, Any] | None:
-        done: asyncio.Future[dict[str, Any] | None] = asyncio.get_running_loop().create_future()
-        self._finished.append((name, list(tokens), done))
-        self._collect_soon()
-        return await done
-
-    def _collect_soon(self) -> None:
-        if (self._collector is None or self._collector.done()) and self._engine is not None:
-            self._collector = asyncio.create_task(self._collect_all())
-
-    async def _collect_all(self) -> None:
-        while (self._finished or self._dropped) and self._engine is not None:
-            await asyncio.sleep(0)  # requests that finished in the same engine step come together
-            finished, self._finished = self._finished, []
-            dropped, self._dropped = self._dropped, []
-            try:
-                replies = await asyncio.wait_for(
-                    self._engine.collective_rpc("t2po_take", args=([f[:2] for f in finished], dropped)),
-                    self._settings.request_timeout_s,
-                )
-                for (_, _, done), statistics in zip(finished, replies[0], strict=True):
-                    if not done.done():
-                        done.set_result(statistics)
-            except Exception as error:
-                for name, _, done in finished:
-                    if not done.done():
-                        done.set_exception(InferenceError(f"request {name}: no statistics from the engine: {error!r}"))
 
     # ---- weights ----
 
