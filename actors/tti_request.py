@@ -77,8 +77,8 @@ class Request:
 
     @property
     def m_epsilon(self) -> float:
-        """The ε that gives this variant: with the think budget alone no window mean is ever small enough."""
-        return -math.inf if self.tti == "budget" else float(self.epsilon)
+        """The ε that gives this variant; negative: the cap alone, whatever the signal."""
+        return -1.0 if self.tti == "budget" else float(self.epsilon)
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> Request | None:

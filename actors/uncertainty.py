@@ -245,7 +245,9 @@ def decide(
     old_enough = think_tokens >= settings.min_tokens
     by_uncertainty = saturated & full & peak_behind
     if settings.release is not None:
-        by_uncertainty = torch.where(settings.release, num_deltas >= RELEASE_RUN, by_uncertainty)
+        by_uncertainty = torch.where(
+            settings.release, (num_deltas >= RELEASE_RUN) & (settings.epsilon >= 0), by_uncertainty
+        )
     by_uncertainty = by_uncertainty & inside & ~mid_marker & old_enough
     return by_uncertainty, inside & (think_tokens >= settings.think_cap)
 

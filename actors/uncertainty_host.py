@@ -95,7 +95,7 @@ def step_rows(
             new[_PEAK_M] = max(m, old[_PEAK_M])
         window = int(knob[_WINDOW])
         if release:
-            saturated = num_deltas >= RELEASE_RUN
+            saturated = num_deltas >= RELEASE_RUN and knob[_EPSILON] >= 0
         else:
             total = 0.0
             for place in range(len(new) - window - 1, len(new)):

@@ -301,6 +301,9 @@ def test_an_id_names_one_reply() -> None:
 def test_the_budget_alone_ends_a_thought_at_the_cap() -> None:
     _, statistics = run(scripted({0: OPEN}, falling), tti="budget", epsilon=9.0, think_cap=15)
     assert (statistics["fired"], statistics["fired_at"]) == ("cap", 16)
+    steady = scripted({0: OPEN}, lambda position: 40.0)
+    _, statistics = run(steady, tti="budget", signal="release", think_cap=28, max_tokens=40)
+    assert (statistics["fired"], statistics["fired_at"]) == ("cap", 29)
 
 
 def test_the_release_rule_fires_after_twenty_equal_values() -> None:
