@@ -24,7 +24,7 @@ test: lint  ## lint, types, contracts, unit and integration tests
 	@$(BIN) pytest -n 2 --dist loadfile
 
 check: lint  ## what to run before a commit: lint, types, contracts, unit tests
-	@$(BIN) pytest tests/unit -m "not gpu and not slow"
+	@$(BIN) pytest tests/unit -m "not gpu and not slow and not exhaustive"
 
 lint: setup  ## ruff, mypy, import contracts
 	@$(BIN) ruff check --quiet --output-format concise .

@@ -40,9 +40,6 @@ class TTIProcessorV1:
         self._rows: dict[int, tuple[Slot, list[int]]] = {}  # batch row -> request, vLLM's own list of its reply
         self._batch: _Batch | None = None
 
-    def is_argmax_invariant(self) -> bool:
-        return False
-
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         if batch_update is None:
             return
