@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from actors.settings import TTISettings
+from actors.think_markers import DEFAULT_QUEUE
 from actors.tti_request import Request
 from envs.records import NOT_MEASURED, Candidate, SignalRange
 
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingSpec:
-    """How one reply is sampled. `top_k` 0: all tokens; `tti`: whether its thought may be ended."""
+    """How one reply is sampled. `top_k` 0: all tokens; `tti`: whether its thought may be ended, `forced_queue`: with
+    which words."""
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_tokens: int = 64
     tti: bool = True
+    forced_queue: str = DEFAULT_QUEUE
 
 
 def sampling_params(
@@ -64,6 +67,7 @@ def sampling_params(
             min_tokens=tti.min_tokens,
             think_cap=tti.think_cap,
             top_j=tti.top_j,
+            queue=sampling.forced_queue,
         ).extra_args(),
     )
 

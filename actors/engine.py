@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from actors.settings import InferenceSettings, TTISettings
-from actors.think_markers import DEFAULT_QUEUE, build_automaton, check_cap_acts, queue_tokens, token_pieces
+from actors.think_markers import DEFAULT_QUEUE, THINK_CLOSE, build_automaton, check_cap_acts, queue_tokens, token_pieces
 
 if TYPE_CHECKING:
     from vllm.v1.engine.async_llm import AsyncLLM
@@ -105,7 +105,7 @@ def make_engine(model_path: str, settings: InferenceSettings, tti: TTISettings, 
     # A tokenizer that cannot write the markers, or not in so few tokens, is found here, not by the first request.
     pieces = token_pieces(tokenizer, config.get_vocab_size())
     queue_tokens(tokenizer, DEFAULT_QUEUE, build_automaton(pieces))
-    check_cap_acts(tokenizer, tti, settings.response_tokens)
+    check_cap_acts(tokenizer, tti, settings.response_tokens, THINK_CLOSE)  # the shortest queue there can be
     return AsyncLLM.from_engine_args(arguments), tokenizer
 
 

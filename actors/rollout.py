@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from envs.chat import ChatTokenizer, fit_prompt
+from envs.environment import Environment, find_environment
 from envs.prompt import turn_message
 from envs.records import NOT_MEASURED, SignalRange, Task, Thresholds, Trajectory, Turn, TurnReply, TurnRequest
-from envs.reply import parse_reply
 from envs.settings import EnvSettings
 
 RequestTurn = Callable[[TurnRequest], Awaitable[TurnReply]]
@@ -95,6 +95,7 @@ class _Game:
         self.timeout_s = settings.env_step_timeout_s
         self.pool = pool
         self.num_steps = 0
+        self.environment: Environment = find_environment(settings.env.name)
 
     async def reset(self) -> tuple[str, dict[str, Any]]:
         options = {"task": self.spec.task}
@@ -170,11 +171,10 @@ async def _play(
     info: dict[str, Any],
 ) -> tuple[Turn, bool, dict[str, Any]]:
     """One new turn -> the Turn, whether the trajectory is over, the environment's info after it."""
-    admissible = list(info.get("admissible", ()))
     past = [(turn.observation, turn.action) for turn in turns]
 
     def render(count: int) -> str:
-        return turn_message(settings.env.prompt, count, past, observation, info)
+        return turn_message(game.environment, settings.env.prompt, count, past, observation, info)
 
     prompt_ids = fit_prompt(tokenizer, render, min(settings.env.memory, len(past)), settings.prompt_tokens)
     last = turns[-1].accepted if turns else None
@@ -190,7 +190,7 @@ async def _play(
             thresholds=game.spec.thresholds,
         )
     )
-    parsed = parse_reply(reply.accepted.text)
+    parsed = game.environment.parse(reply.accepted.text)
     action = parsed.action.encode("utf-8", "replace").decode("utf-8")
     answer, reward, terminated, truncated, after = await game.step(action)
     if not math.isfinite(reward):
@@ -202,7 +202,7 @@ async def _play(
         observation=observation,
         action=action,
         format_valid=parsed.format_valid,
-        valid=parsed.format_valid and action in admissible,
+        valid=parsed.format_valid and game.environment.allows(action, info),
         reward=float(reward),
         done=bool(terminated),
         next_observation=answer,

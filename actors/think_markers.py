@@ -131,14 +131,14 @@ def queue_tokens(tokenizer: Tokenizer, text: str, automaton: ThoughtAutomaton) -
     return tokens
 
 
-def check_cap_acts(tokenizer: Tokenizer, tti: TTISettings, response_tokens: int) -> None:
+def check_cap_acts(tokenizer: Tokenizer, tti: TTISettings, response_tokens: int, forced_queue: str) -> None:
     """Raises MarkerError when a thought as long as the cap leaves no room for the queue and a token of the action:
     the cap would never act (`actors.uncertainty`: nothing fires unless the whole queue fits into the reply)."""
-    opening, queue = (len(tokenizer.encode(text, add_special_tokens=False)) for text in (THINK_OPEN, DEFAULT_QUEUE))
+    opening, queue = (len(tokenizer.encode(text, add_special_tokens=False)) for text in (THINK_OPEN, forced_queue))
     needed = opening + tti.think_cap + queue + 1
     if tti.acts != "off" and needed > response_tokens:
         raise MarkerError(
             f"tti.think_cap = {tti.think_cap}: never acts in a reply of inference.response_tokens = {response_tokens}, "
-            f"because this tokenizer writes {THINK_OPEN!r} in {opening} and {DEFAULT_QUEUE!r} in {queue} tokens; "
+            f"because this tokenizer writes {THINK_OPEN!r} in {opening} and {forced_queue!r} in {queue} tokens; "
             f"set inference.response_tokens to {needed} or more, or lower tti.think_cap"
         )

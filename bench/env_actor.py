@@ -22,11 +22,11 @@ import numpy as np
 
 from actors.rollout import PlaySettings, TrajectorySpec
 from controller.ray_session import RaySession
+from envs.environment import find_environment
 from envs.panel import load_panel
-from envs.prompt import render_message
+from envs.prompt import turn_message
 from envs.records import Candidate, SignalRange, TurnReply, TurnRequest
 from envs.settings import EnvSettings
-from envs.text_env import make_env
 
 
 def reply_of(action: str) -> TurnReply:
@@ -55,13 +55,14 @@ class InstantRouter:
 def make_tokenizer(folder: Path, panel: str) -> None:
     from learner.tiny_policy import train_tokenizer
 
-    env = make_env(EnvSettings())
+    alfworld = find_environment("alfworld")
+    env = alfworld.make(EnvSettings())
     messages = []
     for task in load_panel("alfworld", panel).tasks[:100]:
         observation, info = env.reset(options={"task": task})
-        messages.append(render_message("compact", info["goal"], [], observation, info["admissible"]))
+        messages.append(turn_message(alfworld, "compact", 0, [], observation, info))
     replies = [f"<think>next: {c}.</think><action>{c}</action>" for c in info["admissible"]]
-    train_tokenizer(messages, replies, ["cabinet"]).save_pretrained(folder)
+    train_tokenizer(messages, replies, ["cabinet"], alfworld.markers).save_pretrained(folder)
 
 
 async def measure(environments: int, turns: int, tokenizer: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from controller.config import RunConfig
 from controller.demonstrations import collect_demonstrations
 from controller.policy_folder import PolicyError
 from envs.chat import encode_prompt, encode_reply
+from envs.environment import find_environment
 from envs.records import Int32
 from envs.seeds import derive_seed
 
@@ -35,20 +36,21 @@ def smollm2_base(config: RunConfig, folder: Path) -> Any:
     few = min(PROBED_TRAJECTORIES, config.coldstart.num_trajectories)
     probe = config.model_copy(update={"coldstart": config.coldstart.model_copy(update={"num_trajectories": few})})
     check_lengths(config, encode_demonstrations(tokenizer, collect_demonstrations(probe)))
-    check_cap_acts(tokenizer, config.tti, config.inference.response_tokens)
+    forced_queue = find_environment(config.env.name).forced_queue
+    check_cap_acts(tokenizer, config.tti, config.inference.response_tokens, forced_queue)
     shutil.copytree(source, folder)
     return tokenizer
 
 
 def tiny_base(config: RunConfig, demonstrations: list[tuple[str, str]], folder: Path) -> Any:
     """Writes the embedded policy before fine-tuning to `folder` and returns its tokenizer."""
-    from envs.alfworld.demonstration import type_names
     from learner.export import write_model_folder
     from learner.tiny_policy import build_model, train_tokenizer
 
     messages = [message for message, _ in demonstrations]
     replies = [reply for _, reply in demonstrations[:5000]]
-    tokenizer = train_tokenizer(messages, replies, type_names())
+    environment = find_environment(config.env.name)
+    tokenizer = train_tokenizer(messages, replies, environment.words(), environment.markers)
     context = config.inference.prompt_tokens + config.inference.response_tokens
     model = build_model(tokenizer, derive_seed(config.seed, "weights"), context=context)
     write_model_folder(folder, model, tokenizer)

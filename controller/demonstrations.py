@@ -8,7 +8,9 @@ from __future__ import annotations
 import random
 
 from controller.config import RunConfig
+from envs.environment import find_environment
 from envs.panel import load_panel
+from envs.prompt import turn_message
 from envs.seeds import derive_seed
 
 
@@ -18,13 +20,9 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
     Most turns of a trajectory search or hesitate; only a share of those is kept, so that the rare
     decisions (it is here: take it) are learned in the same few minutes.
     """
-    from envs.alfworld.demonstration import Demonstrator
-    from envs.alfworld.expert import read_task
-    from envs.prompt import turn_message
-    from envs.text_env import make_env
-
+    environment = find_environment(config.env.name)
     panel = load_panel(config.env.name, config.env.train_panel)
-    env = make_env(config.env)
+    env = environment.make(config.env)
     turns: list[tuple[str, str]] = []
     kept = {
         "search": config.coldstart.kept_searches,
@@ -35,15 +33,15 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
         task = panel.tasks[number % len(panel.tasks)]
         rng = random.Random(derive_seed(config.seed, "demonstration", number))
         observation, info = env.reset(options={"task": task})
-        demonstrator = Demonstrator(read_task(info["goal"]), rng, config.coldstart.detour_rate)
+        demonstrator = environment.demonstrator(task, config.env, rng, config.coldstart.detour_rate)
         history: list[tuple[str, str]] = []
         over = False
         while not over:
-            message = turn_message(config.env.prompt, config.env.memory, history, observation, info)
-            command, thought = demonstrator.decide(info["admissible"])
-            if rng.random() < kept.get(demonstrator.plan, 1.0):
-                turns.append((message, f"<think>{thought}</think>\n<action>{command}</action>"))
-            history.append((observation, command))
-            observation, _, terminated, truncated, info = env.step(command)
+            message = turn_message(environment, config.env.prompt, config.env.memory, history, observation, info)
+            turn = demonstrator.decide(observation, info)
+            if rng.random() < kept.get(turn.plan, 1.0):
+                turns.append((message, environment.write(turn)))
+            history.append((observation, turn.action))
+            observation, _, terminated, truncated, info = env.step(turn.action)
             over = terminated or truncated
     return turns

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from actors.rollout import PlaySettings
 from controller.config import RunConfig
 from controller.router import RouterSettings
+from envs.environment import find_environment
 
 if TYPE_CHECKING:
     from actors.inference import SamplingSpec
@@ -44,9 +45,15 @@ def sampling_specs(config: RunConfig) -> dict[str, SamplingSpec]:
     """By purpose. Training samples the policy itself: temperature 1, nothing cut off."""
     from actors.inference import SamplingSpec
 
+    forced_queue = find_environment(config.env.name).forced_queue
     return {
         "train": SamplingSpec(
-            temperature=1.0, top_p=1.0, top_k=0, max_tokens=config.inference.response_tokens, tti=True
+            temperature=1.0,
+            top_p=1.0,
+            top_k=0,
+            max_tokens=config.inference.response_tokens,
+            tti=True,
+            forced_queue=forced_queue,
         ),
         "eval": SamplingSpec(
             temperature=config.eval.temperature,
@@ -54,5 +61,6 @@ def sampling_specs(config: RunConfig) -> dict[str, SamplingSpec]:
             top_k=config.eval.top_k,
             max_tokens=config.inference.response_tokens,
             tti=config.eval.interventions,
+            forced_queue=forced_queue,
         ),
     }

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors.think_markers import check_cap_acts
 from controller.config import RunConfig
+from envs.environment import find_environment
 
 
 class PolicyError(ValueError):
@@ -35,8 +36,9 @@ def check_policy(folder: Path, config: RunConfig) -> None:
         raise PolicyError(f"{folder}: the tokenizer has no eos token; a reply could never end")
     if not tokenizer.chat_template:
         raise PolicyError(f"{folder}: the tokenizer has no chat template; set tokenizer.chat_template and save it")
-    for marker in ("<think>", "</think>", "<action>", "</action>"):
+    environment = find_environment(config.env.name)
+    for marker in environment.markers:
         ids = tokenizer.encode(marker, add_special_tokens=False)
         if not ids or tokenizer.decode(ids).strip() != marker:
             raise PolicyError(f"{folder}: the tokenizer cannot spell {marker!r}; add it with tokenizer.add_tokens()")
-    check_cap_acts(tokenizer, config.tti, config.inference.response_tokens)
+    check_cap_acts(tokenizer, config.tti, config.inference.response_tokens, environment.forced_queue)

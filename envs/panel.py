@@ -10,10 +10,12 @@ is the same on every machine, and two panels with one hash are the same examinat
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from envs.data_folder import DataError
+from envs.environment import Environment, find_environment
 from envs.records import Task
 
 
@@ -27,7 +29,7 @@ class Panel:
     digests: tuple[str, ...]
 
 
-def make_panel(env: str, name: str, rows: list[tuple[str, str, str]]) -> Panel:
+def make_panel(env: str, name: str, rows: Sequence[tuple[str, str, str]]) -> Panel:
     """A panel from (task id, kind, content digest) rows in panel order."""
     if not rows:
         raise DataError(f"panel {name!r} of {env} is empty: nothing could be trained or measured on it")
@@ -46,13 +48,26 @@ def make_panel(env: str, name: str, rows: list[tuple[str, str, str]]) -> Panel:
 
 
 def load_panel(env_name: str, panel_name: str, data_dir: Path | None = None) -> Panel:
-    """The panel of this name; `data_dir` is where fetched data lies (default: T2PO_DATA). Raises DataError."""
-    if env_name != "alfworld":
-        raise DataError(f"environment {env_name!r} has no panels: use alfworld")
-    from envs.alfworld.games import panel_games
+    """The panel of this name; `data_dir` is where fetched data lies (default: T2PO_DATA).
 
-    rows = [(game.id, game.kind, game.digest) for game in panel_games(panel_name, data_dir)]
-    return make_panel(env_name, panel_name, rows)
+    It is compared with the panels that it must share no task with, as far as their data is here: a leak is found when
+    the panel is loaded, whoever loads it. Raises DataError.
+    """
+    environment = find_environment(env_name)
+    panel = _read_panel(environment, panel_name, data_dir)
+    for together in environment.apart:
+        if panel_name in together:
+            others = [name for name in together if name != panel_name and environment.has_data(name, data_dir)]
+            for other in others:
+                check_disjoint(panel, _read_panel(environment, other, data_dir))
+    return panel
+
+
+def _read_panel(environment: Environment, panel_name: str, data_dir: Path | None) -> Panel:
+    if panel_name not in environment.panels:
+        known = ", ".join(environment.panels)
+        raise DataError(f"environment {environment.name} has no panel {panel_name!r}: use one of {known}")
+    return make_panel(environment.name, panel_name, environment.panel_rows(panel_name, data_dir))
 
 
 def check_disjoint(*panels: Panel) -> None:

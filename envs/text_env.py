@@ -18,8 +18,8 @@ Info = dict[str, Any]
 class TextEnv(gymnasium.Env[str, str]):
     """An environment whose observations and actions are text.
 
-    `reset(options={"task": Task})` chooses the start state. `info` always holds `admissible` (list of commands,
-    sorted), `goal` (the task sentence) and `won`; `place` where the environment knows where the agent stands.
+    `reset(options={"task": Task})` chooses the start state. `info` always holds `admissible` (list of commands; empty
+    where any text is one), `goal` (the task sentence) and `won`, and whatever else the environment's prompt shows.
     """
 
     # Bounds of text are not checked by anybody; gymnasium asks that the spaces exist.
@@ -35,8 +35,6 @@ class TextEnv(gymnasium.Env[str, str]):
 
 def make_env(settings: EnvSettings) -> TextEnv:
     """The environment that the settings name."""
-    if settings.name == "alfworld":
-        from envs.alfworld.env import AlfworldEnv
+    from envs.environment import find_environment
 
-        return AlfworldEnv(settings)
-    raise ValueError(f"env.name {settings.name!r} is unknown: use alfworld")
+    return find_environment(settings.name).make(settings)

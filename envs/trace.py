@@ -3,8 +3,8 @@
 Owns: reading the episodes file and what one step's record holds (`t2po env trace`). Called by the CLI. Must not
 know: prompts, models, TextWorld.
 
-An episode is one JSON line `{"task": id, "actions": [...]}`. Observations and the admissible list are exactly
-those of the text engine (`help` included); actions after the end of a game are played too, as TextWorld does.
+An episode is one JSON line `{"task": id, "actions": [...]}`. What a step says is the environment's to decide, so that
+it is what the original says of it (`Environment.trace`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from envs.data_folder import DataError
+from envs.environment import find_environment
 from envs.panel import Panel, find_task, load_panel
 
 
@@ -59,21 +60,7 @@ def _read_episode(line: str) -> tuple[str, list[str]]:
 def trace_episode(
     panel: Panel, task_id: str, actions: Iterable[str], data_dir: Path | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The records of one episode: task, step, observation, admissible, reward (1 at the goal), done."""
-    from envs.alfworld.engine import Engine
-    from envs.alfworld.games import stored_game
-
+    """The records of one episode: task, step, observation, admissible, reward, done."""
     task = find_task(panel, task_id)
-    engine = Engine(stored_game(task.panel, task.index, task.id, data_dir).game())
-    observation, reward, done = engine.reset(), float(engine.won()), engine.won()
-    for step, action in enumerate([None, *actions]):
-        if action is not None:
-            observation, reward, done = engine.step(action)
-        yield {
-            "task": task_id,
-            "step": step,
-            "observation": observation,
-            "admissible": engine.admissible(),
-            "reward": reward,
-            "done": done,
-        }
+    for step, said in enumerate(find_environment(task.env).trace(task, actions, data_dir)):
+        yield {"task": task_id, "step": step, **said}

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from envs.environment import find_environment
 from envs.records import TrainingSample, Trajectory, TrajectoryGroup, Turn
-from envs.reply import parse_reply
 from learner.advantage import gigpo
 from learner.settings import AdvantageSettings
 
@@ -54,7 +54,8 @@ def build_samples(
 
 def is_void(trajectory: Trajectory) -> bool:
     """Whether a turn of it holds no action."""
-    return any(not parse_reply(turn.accepted.text).has_action for turn in trajectory.turns)
+    parse = find_environment(trajectory.task.env).parse
+    return any(not parse(turn.accepted.text).has_action for turn in trajectory.turns)
 
 
 def group_advantages(group: TrajectoryGroup, settings: AdvantageSettings) -> list[np.ndarray]:

@@ -25,20 +25,18 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 END = "<|endoftext|>"
-MARKERS = ("<think>", "</think>", "<action>", "</action>")
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}\n"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
 )
-_MARKER = re.compile("|".join(re.escape(marker) for marker in MARKERS))
 _VERBS = "go to|open|close|examine|use|take|from|move|with|clean|heat|cool|at"
 _ENTITY = re.compile(rf"(?:(?<![a-z])(?:{_VERBS}) )?\b[a-z]+ \d+\b")
 _PARTS = re.compile(r"(?:(.*) )?([a-z]+) (\d+)")
 
 
-def _stretches(text: str, names: re.Pattern[str]) -> Iterable[tuple[bool, str]]:
+def _stretches(text: str, markers: re.Pattern[str], names: re.Pattern[str]) -> Iterable[tuple[bool, str]]:
     """Splits `text` into (is a name, piece); markers are dropped, names are entities or bare words."""
-    for chunk in _MARKER.split(text):
+    for chunk in markers.split(text):
         position = 0
         for match in names.finditer(chunk):
             if match.start() > position:
@@ -53,6 +51,7 @@ def train_tokenizer(
     messages: Sequence[str],
     replies: Sequence[str],
     words: Iterable[str],
+    markers: Sequence[str],
     num_merges: int = 256,
     min_count: int = 20,
     max_phrases: int = 400,
@@ -62,6 +61,7 @@ def train_tokenizer(
     Phrases come from the messages alone: a thought is spelled word by word, as a policy thinks it.
     Deterministic: ties in counts are broken by the text itself.
     """
+    marks = re.compile("|".join(map(re.escape, markers)))
     bare = sorted(set(words), key=lambda word: (-len(word), word))
     names = re.compile(_ENTITY.pattern + "|" + r"\b(?:" + "|".join(map(re.escape, bare)) + r")\b")
     entities: Counter[str] = Counter()
@@ -69,7 +69,7 @@ def train_tokenizer(
     spelled: Counter[str] = Counter()
     for texts, stretches in ((messages, phrases), (replies, spelled)):
         for text in texts:
-            for is_name, piece in _stretches(text, names):
+            for is_name, piece in _stretches(text, marks, names):
                 (entities if is_name else stretches)[piece] += 1
     kept = sorted(((-count, piece) for piece, count in phrases.items() if count >= min_count and len(piece) > 1))
     tokenizer = Tokenizer(models.BPE(byte_fallback=False))
@@ -85,7 +85,7 @@ def train_tokenizer(
             show_progress=False,
         ),
     )
-    tokenizer.add_tokens([AddedToken(marker, normalized=False) for marker in MARKERS])
+    tokenizer.add_tokens([AddedToken(marker, normalized=False) for marker in markers])
     tokenizer.add_tokens([AddedToken(piece, normalized=False) for _, piece in kept[:max_phrases]])
     tokenizer.add_tokens([AddedToken(name, normalized=False, single_word=True) for name in sorted(entities)])
     fast = PreTrainedTokenizerFast(

@@ -21,7 +21,7 @@ def make_group(
 ) -> TrajectoryGroup:
     """One group; rewards[i][t] is the reward of trajectory i's turn t. The last `forced` tokens are forced."""
     rng = np.random.default_rng([seed, index])
-    task = Task(env="corridor", panel="train", index=index, id=f"task-{index}", kind="walk")
+    task = Task(env="alfworld", panel="train", index=index, id=f"task-{index}", kind="walk")
     trajectories = []
     for sibling, turn_rewards in enumerate(rewards):
         turns = tuple(

@@ -6,6 +6,7 @@ Must not know: prompts, replies, how games are stored.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from envs.alfworld.engine import Engine
@@ -18,8 +19,9 @@ from envs.text_env import Info, TextEnv
 class AlfworldEnv(TextEnv):
     """One game at a time. `success_reward` on the turn that reaches the goal, 0 otherwise."""
 
-    def __init__(self, settings: EnvSettings) -> None:
+    def __init__(self, settings: EnvSettings, data_dir: Path | None = None) -> None:
         self._settings = settings
+        self._data_dir = data_dir
         self._engine: Engine | None = None
         self._turns = 0
 
@@ -28,7 +30,7 @@ class AlfworldEnv(TextEnv):
         task = (options or {}).get("task")
         if not isinstance(task, Task) or task.env != "alfworld":
             raise ValueError(f'reset needs options={{"task": Task}} with an alfworld task, got {task!r}')
-        self._engine = Engine(parsed_game(task.panel, task.index, task.id))
+        self._engine = Engine(parsed_game(task.panel, task.index, task.id, self._data_dir))
         self._turns = 0
         return self._engine.reset(), self._info(self._engine)
 

@@ -78,9 +78,9 @@ def stored_game(panel: str, index: int, task_id: str, folder: Path | None = None
 
 
 @lru_cache(maxsize=1024)
-def parsed_game(panel: str, index: int, task_id: str) -> Game:
+def parsed_game(panel: str, index: int, task_id: str, folder: Path | None = None) -> Game:
     """The parsed game of a task. Games never change, so all engines of a process share them."""
-    return stored_game(panel, index, task_id).game()
+    return stored_game(panel, index, task_id, folder).game()
 
 
 @lru_cache(maxsize=8)

@@ -11,6 +11,7 @@ from pathlib import Path
 from controller.config import RunConfig, validate
 from controller.demonstrations import collect_demonstrations
 from envs.chat import encode_prompt, encode_reply
+from envs.environment import find_environment
 from learner.export import write_model_folder
 from learner.finetune import finetune
 from learner.settings import ColdstartSettings
@@ -28,7 +29,7 @@ def make_quick_policy(folder: Path, seconds: float = 40.0) -> Path:
         command = reply.split("<action>")[1].removesuffix("</action>")
         turns.append((message, f"<think>{rng.choice(THOUGHTS)}</think>\n<action>{command}</action>"))
     messages, replies = [message for message, _ in turns], [reply for _, reply in turns]
-    tokenizer = train_tokenizer(messages, replies, ["table", "drawer", "cabinet"])
+    tokenizer = train_tokenizer(messages, replies, ["table", "drawer", "cabinet"], find_environment("alfworld").markers)
     base = folder.with_name(folder.name + "-base")
     write_model_folder(base, build_model(tokenizer, seed=0, hidden=128, layers=2), tokenizer)
     pairs = [(encode_prompt(tokenizer, message), encode_reply(tokenizer, reply)) for message, reply in turns]

@@ -12,13 +12,12 @@ import pytest
 from actors.rollout import PlaySettings, TrajectorySpec, run_trajectory
 from controller.config import RunConfig, validate
 from controller.demonstrations import collect_demonstrations
-from envs.alfworld.demonstration import Demonstrator
-from envs.alfworld.expert import read_task
 from envs.chat import encode_prompt
+from envs.environment import find_environment
 from envs.panel import load_panel
 from envs.records import Trajectory, TurnReply, TurnRequest
 from envs.seeds import derive_seed
-from envs.text_env import TextEnv, make_env
+from envs.text_env import TextEnv
 from learner.tiny_policy import train_tokenizer
 from tests.fakes import make_candidate
 
@@ -27,31 +26,30 @@ class _Watched:
     """The environment, with its last info within reach of the scripted policy."""
 
     def __init__(self, env: TextEnv) -> None:
-        self.env, self.info = env, {}
+        self.env, self.said = env, ("", {})
 
     def reset(self, **options):  # type: ignore[no-untyped-def]
-        observation, self.info = self.env.reset(**options)
-        return observation, self.info
+        self.said = self.env.reset(**options)
+        return self.said
 
     def step(self, action: str):  # type: ignore[no-untyped-def]
         answer = self.env.step(action)
-        self.info = answer[4]
+        self.said = answer[0], answer[4]
         return answer
 
 
 def _play(config: RunConfig, number: int, tokenizer) -> Trajectory:  # type: ignore[no-untyped-def]
     """Task `number` as the real rollout plays it when the policy replies what the demonstrator would."""
     task = load_panel(config.env.name, config.env.train_panel).tasks[number]
-    env = _Watched(make_env(config.env))
-    _, info = env.reset(options={"task": task})
+    environment = find_environment(config.env.name)
+    env = _Watched(environment.make(config.env))
     rng = random.Random(derive_seed(config.seed, "demonstration", number))
-    demonstrator = Demonstrator(read_task(info["goal"]), rng, config.coldstart.detour_rate)
+    demonstrator = environment.demonstrator(task, config.env, rng, config.coldstart.detour_rate)
 
     async def reply(request: TurnRequest) -> TurnReply:
-        command, thought = demonstrator.decide(env.info["admissible"])
+        turn = demonstrator.decide(*env.said)
         rng.random()  # collect_demonstrations draws here whether the turn is kept
-        text = f"<think>{thought}</think>\n<action>{command}</action>"
-        return TurnReply(accepted=make_candidate(text), rejected=())
+        return TurnReply(accepted=make_candidate(environment.write(turn)), rejected=())
 
     spec = TrajectorySpec(
         run_id="r", group_id="r/0", group_index=0, task=task, sibling=0, attempt=0, sampling="train"
@@ -69,7 +67,7 @@ def test_demonstrated_prompts_are_the_rollouts_prompts(style: str, memory: int) 
     }
     config = validate(tree, "test")
     demonstrations: Iterator[tuple[str, str]] = iter(collect_demonstrations(config))
-    tokenizer = train_tokenizer(["a"], ["b"], ["c"])
+    tokenizer = train_tokenizer(["a"], ["b"], ["c"], find_environment(config.env.name).markers)
     for number in range(12):
         for turn in _play(config, number, tokenizer).turns:
             message, text = next(demonstrations)

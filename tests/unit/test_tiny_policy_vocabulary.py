@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from envs.chat import encode_prompt, encode_reply
-from learner.tiny_policy import MARKERS, build_model, train_tokenizer
+from envs.environment import find_environment
+from learner.tiny_policy import build_model, train_tokenizer
+
+MARKERS = find_environment("alfworld").markers
 
 MESSAGE = (
     "task: put a apple in fridge.\nnow: You arrive at cabinet 2.\ncan: go to fridge 1 | take apple 1 from cabinet 2"
@@ -19,7 +22,7 @@ REPLY = "<think>here is the apple.</think>\n<action>take apple 1 from cabinet 2<
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer([MESSAGE] * 30, [REPLY] * 30, ["apple", "fridge", "cabinet"])
+    return train_tokenizer([MESSAGE] * 30, [REPLY] * 30, ["apple", "fridge", "cabinet"], MARKERS)
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
@@ -39,7 +42,7 @@ def test_number_is_never_cut_in_two(tokenizer: PreTrainedTokenizerFast) -> None:
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_no_text_is_unknown(text: str) -> None:
-    one = train_tokenizer([MESSAGE] * 30, [REPLY] * 30, ["apple", "fridge", "cabinet"])
+    one = train_tokenizer([MESSAGE] * 30, [REPLY] * 30, ["apple", "fridge", "cabinet"], MARKERS)
     assert one.decode(one.encode(text, add_special_tokens=False)) == text
 
 

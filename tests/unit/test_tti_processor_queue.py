@@ -11,7 +11,7 @@ from vllm import SamplingParams
 from vllm.sampling_params import StructuredOutputsParams
 
 from actors.settings import TTISettings
-from actors.think_markers import MarkerError, build_automaton, check_cap_acts, queue_tokens
+from actors.think_markers import DEFAULT_QUEUE, MarkerError, build_automaton, check_cap_acts, queue_tokens
 from actors.tti_plugin import TTI
 from actors.tti_processor import TTIProcessorV1
 from actors.tti_request import PREFIX
@@ -145,12 +145,12 @@ def test_a_queue_that_does_not_fit_is_not_begun(room: int) -> None:
 def test_the_least_reply_that_the_settings_allow_is_one_in_which_the_cap_acts(pieces: list[str]) -> None:
     tokenizer, tti = PieceTokenizer(pieces), TTISettings(think_cap=5)
     needed = len(tokenizer.encode("<think></think>\n<action>", add_special_tokens=False)) + 5 + 1
-    check_cap_acts(tokenizer, tti, needed)
+    check_cap_acts(tokenizer, tti, needed, DEFAULT_QUEUE)
     with pytest.raises(
         MarkerError, match=f"tti.think_cap = 5: .*{needed - 1}, .*set inference.response_tokens to {needed} "
     ):
-        check_cap_acts(tokenizer, tti, needed - 1)
-    check_cap_acts(tokenizer, TTISettings(think_cap=5, enabled=False), 4)
+        check_cap_acts(tokenizer, tti, needed - 1, DEFAULT_QUEUE)
+    check_cap_acts(tokenizer, TTISettings(think_cap=5, enabled=False), 4, DEFAULT_QUEUE)
     if pieces is PIECES:
         request, statistics = run(scripted({0: OPEN}, falling), think_cap=5, epsilon=0.0, max_tokens=needed)
         assert statistics["fired"] == "cap" and len(request.output) == statistics["fired_at"] + 3 + 1
