@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
 from controller.knobs import knobs
 from controller.threshold_tracking import TrackingSettings
+from envs.environment import find_environment
 from envs.settings import EnvSettings, Section
 from learner.settings import AdvantageSettings, ColdstartSettings, LearnerSettings
 
@@ -133,6 +134,19 @@ class RunConfig(Section):
             )
         if self.env.train_panel == self.env.eval_panel:
             problems.append(f"env.eval_panel = {self.env.eval_panel!r}: must differ from env.train_panel")
+        environment = find_environment(self.env.name)
+        for key in ("train_panel", "eval_panel"):
+            panel = getattr(self.env, key)
+            if panel not in environment.panels:
+                known = ", ".join(environment.panels)
+                problems.append(f"env.{key} = {panel!r}: {self.env.name} has no such panel; use one of {known}")
+        search = self.env.search
+        if self.env.name == "search" and search.longest_s >= self.rollout.env_step_timeout_s:
+            problems.append(
+                f"env.search.tries = {search.tries} of env.search.timeout_s = {search.timeout_s:g} with their waits "
+                f"can take {search.longest_s:g} s: must be below rollout.env_step_timeout_s = "
+                f"{self.rollout.env_step_timeout_s:g}, or the environment is given up before the search is"
+            )
         # all slots, and the step whose groups are acknowledged only when it is saved: else producers wait for that
         needed = self.rollout.groups_per_step * (self.rollout.max_staleness + 2)
         if needed > self.queue.max_groups:

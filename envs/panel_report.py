@@ -15,7 +15,7 @@ from envs.data_folder import DataError
 from envs.environment import find_environment
 from envs.panel import load_panel
 
-PUBLISHED = Path(__file__).parent / "panel_hashes.json"
+PUBLISHED = Path(__file__).parent / "data" / "panel_hashes.json"
 """{environment: {panel: content hash}} of what ships with the project, and of official data where it is known."""
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from envs.environment import find_environment
 from envs.records import TrainingSample, Trajectory, TrajectoryGroup, Turn
 from learner.advantage import gigpo
+from learner.anchors import anchor_states
 from learner.settings import AdvantageSettings
 
 
@@ -65,7 +66,7 @@ def group_advantages(group: TrajectoryGroup, settings: AdvantageSettings) -> lis
         return gigpo(
             [np.array([turn.reward for turn in ts], dtype=np.float64) for ts in turns],
             [np.array([not turn.valid for turn in ts], dtype=np.bool_) for ts in turns],
-            [[turn.observation for turn in ts] for ts in turns],
+            anchor_states([[turn.observation for turn in ts] for ts in turns], settings.anchor_similarity),
             settings,
         )
     except ValueError as error:

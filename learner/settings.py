@@ -26,6 +26,9 @@ class AdvantageSettings(Section):
         "per_trajectory",
         description="Whether long trajectories weigh more in the group's mean (the public code's way).",
     )
+    anchor_similarity: float = Field(
+        1.0, gt=0, le=1, description="Turns whose observations are this alike began in one state; 1 is equality."
+    )
     invalid_penalty: float = Field(0.1, ge=0, description="Taken from the return of a turn whose reply is invalid.")
 
 
