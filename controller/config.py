@@ -233,6 +233,8 @@ def validate(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -
                 lines.append(f"{key} = {problem['input']!r}: unknown key; {_nearest(key, list(allowed))}")
             elif problem["type"] == "value_error" and not key:
                 lines += str(problem["ctx"]["error"]).splitlines()
+            elif problem["type"] == "value_error":
+                lines.append(f"{key} = {problem['input']!r}: {problem['ctx']['error']}")
             elif key in allowed:
                 lines.append(f"{key} = {problem['input']!r}: must be {allowed[key]}")
             else:

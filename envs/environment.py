@@ -185,12 +185,12 @@ def find_environment(name: str) -> Environment:
     module, found, attribute = target.partition(":")
     known = f"use {', '.join(BUILT_IN)}, or module:Class for one of your own"
     if not found or not module or not attribute:
-        raise UnknownEnvironment(f"env.name {name!r} is unknown: {known}")
+        raise UnknownEnvironment(f"environment {name!r} is unknown: {known}")
     try:
         made = getattr(importlib.import_module(module), attribute)()
-    except (ImportError, AttributeError) as error:
-        raise UnknownEnvironment(f"env.name {name!r} cannot be loaded ({error}): {known}") from error
+    except (ImportError, AttributeError, TypeError) as error:
+        raise UnknownEnvironment(f"environment {name!r} cannot be loaded ({error}): {known}") from error
     if not isinstance(made, Environment):
-        raise UnknownEnvironment(f"env.name {name!r} is a {type(made).__name__}, not an envs.environment.Environment")
+        raise UnknownEnvironment(f"environment {name!r} is a {type(made).__name__}, not an envs.environment.Environment")
     made.name = name
     return made
