@@ -158,6 +158,7 @@ async def run_trajectory(
         turns=tuple(turns),
         won=won,
         duration_s=time.monotonic() - started,
+        score=float(info.get("task_score", won)),
     )
 
 

@@ -62,7 +62,7 @@ def make_tokenizer(folder: Path, panel: str) -> None:
         observation, info = env.reset(options={"task": task})
         messages.append(turn_message(alfworld, "compact", 0, [], observation, info))
     replies = [f"<think>next: {c}.</think><action>{c}</action>" for c in info["admissible"]]
-    train_tokenizer(messages, replies, ["cabinet"], alfworld.markers).save_pretrained(folder)
+    train_tokenizer(messages, replies, alfworld.vocabulary(), alfworld.markers).save_pretrained(folder)
 
 
 async def measure(environments: int, turns: int, tokenizer: Path) -> dict[str, Any]:

@@ -50,9 +50,10 @@ def tiny_base(config: RunConfig, demonstrations: list[tuple[str, str]], folder: 
     messages = [message for message, _ in demonstrations]
     replies = [reply for _, reply in demonstrations[:5000]]
     environment = find_environment(config.env.name)
-    tokenizer = train_tokenizer(messages, replies, environment.words(), environment.markers)
+    vocabulary = environment.vocabulary()
+    tokenizer = train_tokenizer(messages, replies, vocabulary, environment.markers)
     context = config.inference.prompt_tokens + config.inference.response_tokens
-    model = build_model(tokenizer, derive_seed(config.seed, "weights"), context=context)
+    model = build_model(tokenizer, derive_seed(config.seed, "weights"), vocabulary, context=context)
     write_model_folder(folder, model, tokenizer)
     return tokenizer
 

@@ -32,6 +32,7 @@ from controller.run_folder import RunFolder
 from controller.stop_signal import StopSignal
 from controller.task_order import TaskOrder
 from controller.uncut_thoughts import uncut_lengths
+from envs.environment import require_ready
 from envs.panel import load_panel
 from envs.records import Thresholds, Trajectory, TrajectoryGroup, Turn
 
@@ -98,6 +99,7 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
             f"command line: tti.variant = {config.tti.acts!r}, tti.signal = {config.tti.signal!r}: only "
             "tti.variant = 'paper' has an epsilon to calibrate, and its signal is not 'release'"
         )
+    require_ready(config.env)
     policy = policy_of(model, config)
     check_policy(policy, config)
     order = TaskOrder(load_panel(config.env.name, config.env.train_panel).tasks, config.seed)

@@ -157,4 +157,4 @@ def _panel_verify(options: argparse.Namespace) -> int:
 def _serve_search(options: argparse.Namespace) -> int:
     from envs.search.server import serve
 
-    return serve(host=options.host, port=options.port, corpus=options.corpus, kind=options.index, report=print)
+    return serve(options.corpus, options.index, host=options.host, port=options.port)

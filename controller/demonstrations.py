@@ -18,7 +18,7 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
     """(message, reply) of demonstrated turns on training tasks, in the exact words of RL's prompts.
 
     Most turns of a trajectory search or hesitate; only a share of those is kept, so that the rare
-    decisions (it is here: take it) are learned in the same few minutes.
+    decisions (it is here: take it) are learned in the same few minutes. Unfounded turns are never kept.
     """
     environment = find_environment(config.env.name)
     panel = load_panel(config.env.name, config.env.train_panel)
@@ -28,6 +28,7 @@ def collect_demonstrations(config: RunConfig) -> list[tuple[str, str]]:
         "search": config.coldstart.kept_searches,
         "lamp": config.coldstart.kept_searches,
         "hesitate": config.coldstart.kept_detours,
+        "unfounded": 0.0,
     }
     for number in range(config.coldstart.num_trajectories):
         task = panel.tasks[number % len(panel.tasks)]

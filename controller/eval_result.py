@@ -22,8 +22,8 @@ from envs.records import Trajectory
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvalResult:
-    """Success on a panel. `by_kind`: task type -> (won, played); turns and tokens are means a trajectory; `settings`
-    are those that decide the result (`eval_settings`)."""
+    """Success on a panel. `by_kind`: task type -> (won, played); turns, tokens and score are means a trajectory;
+    `settings` are those that decide the result (`eval_settings`)."""
 
     panel: str
     panel_hash: str
@@ -36,6 +36,7 @@ class EvalResult:
     tokens: float
     invalid_share: float
     duration_s: float
+    score: float
 
     @property
     def success(self) -> float:
@@ -52,7 +53,7 @@ def eval_settings(config: RunConfig) -> dict[str, Any]:
     return {
         **config.eval.model_dump(exclude={"every_steps"}),
         "seed": config.seed,
-        "env": config.env.model_dump(include={"name", "max_turns", "memory", "prompt"}),
+        "env": config.env.model_dump(include={"name", "max_turns", "memory", "prompt", config.env.name}),
         "inference": config.inference.model_dump(include={"prompt_tokens", "response_tokens", "dtype"}),
         **acting,
     }
@@ -86,15 +87,17 @@ def summarise(
         tokens=sum(len(turn.accepted.token_ids) for turn in turns) / count,
         invalid_share=sum(not turn.valid for turn in turns) / max(1, len(turns)),
         duration_s=duration_s,
+        score=sum(trajectory.score for trajectory in trajectories) / count,
     )
 
 
 def lines_of(result: EvalResult, label: str) -> list[str]:
     """The result for a person: the total first, then one line a task type."""
     low, high = result.interval
+    score = "" if abs(result.score - result.success) < 1e-9 else f"score {result.score:.3f}, "
     lines = [
         f"{label}: {result.panel} {result.success:.1%} [{low:.1%}, {high:.1%}] "
-        f"({result.won}/{result.played} tasks, {result.turns:.1f} turns, {result.tokens:.0f} tokens, "
+        f"({result.won}/{result.played} tasks, {score}{result.turns:.1f} turns, {result.tokens:.0f} tokens, "
         f"{result.invalid_share:.1%} invalid turns, {result.duration_s:.0f} s)"
     ]
     for kind, (won, played) in result.by_kind.items():

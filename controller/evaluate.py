@@ -33,6 +33,7 @@ from controller.policy_folder import check_policy
 from controller.resume import POLICY_FOLDER
 from controller.run_folder import RunFolder
 from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
+from envs.environment import require_ready
 from envs.panel import Panel, load_panel
 from envs.records import Task, Trajectory
 
@@ -78,6 +79,7 @@ def run_evaluation(run: Path, panel: str | None = None, overrides: list[str] | N
     folder = RunFolder.read(run)
     config = _changed(folder, overrides or [])
     panel = panel or config.env.eval_panel
+    require_ready(config.env)
     chosen = load_panel(config.env.name, panel)
     checkpoint = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last).latest()
     version = checkpoint.state.policy_version if checkpoint else 0

@@ -23,6 +23,7 @@ class Metric:
 _TABLE = (
     # what the policy achieves
     Metric("success", "share", "Share of the step's trajectories that reached the goal."),
+    Metric("score", "share", "Mean score that the environment gives to what was reached; where it has none, success."),
     Metric("success_moving", "share", "Success, mean over the last steps."),
     Metric("reward", "reward", "Mean total reward of a trajectory."),
     Metric("turns", "turns", "Mean turns of a trajectory."),

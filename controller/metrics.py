@@ -62,6 +62,7 @@ def rollout_metrics(groups: Sequence[TrajectoryGroup], version: int) -> dict[str
     count = max(len(turns), 1)
     return {
         "success": mean(trajectory.won for trajectory in trajectories),
+        "score": mean(trajectory.score for trajectory in trajectories),
         "reward": mean(trajectory.total_reward for trajectory in trajectories),
         "groups_without_signal": mean(_without_signal(group) for group in groups),
         "turns": mean(len(trajectory.turns) for trajectory in trajectories),

@@ -61,6 +61,7 @@ from controller.task_order import TaskOrder
 from controller.threshold_tracking import ThresholdTracker
 from controller.update import Update
 from controller.valkey import ValkeyServer
+from envs.environment import require_ready
 from envs.panel import check_disjoint, load_panel
 from envs.records import Thresholds
 
@@ -69,6 +70,7 @@ logger = logging.getLogger(__name__)
 
 def run_training(config: RunConfig, recipe: str) -> int:
     """A new run; the process's exit status."""
+    require_ready(config.env)
     with RunFolder.create(config, recipe) as folder:
         return _conduct(config, folder, resumed=False)
 
@@ -78,6 +80,7 @@ def resume_training(run_folder: Path) -> int:
     with RunFolder.open(run_folder) as folder:
         if left := clean_up_after(folder.path):
             logger.warning("ended %d processes of an earlier life of the run", left)
+        require_ready(folder.config().env)
         return _conduct(folder.config(), folder, resumed=True)
 
 

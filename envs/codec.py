@@ -88,6 +88,7 @@ def trajectory_to_json(trajectory: Trajectory) -> dict[str, Any]:
         "sibling": trajectory.sibling,
         "attempt": trajectory.attempt,
         "won": trajectory.won,
+        "score": trajectory.score,
         "reward": trajectory.total_reward,
         "duration_s": round(trajectory.duration_s, 3),
         "turns": [_turn_to_json(turn) for turn in trajectory.turns],

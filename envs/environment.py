@@ -69,7 +69,8 @@ class Expert(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demonstrated:
     """One turn of a demonstration: what is sent to the environment, the thought before it, and the kind of plan behind
-    it (`coldstart` thins out frequent kinds: "search", "hesitate")."""
+    it (`coldstart` thins out frequent kinds, "search" and "hesitate", and leaves "unfounded" out: a turn that does not
+    follow from what the policy will see)."""
 
     action: str
     thought: str
@@ -80,6 +81,25 @@ class Demonstrator(Protocol):
     """A scripted agent that decides from what the policy will see, and thinks aloud: what a cold start imitates."""
 
     def decide(self, observation: str, info: Mapping[str, Any]) -> Demonstrated: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vocabulary:
+    """What the embedded policy's tokenizer should know of an environment's texts.
+
+    `names`: a regular expression of stretches that are one token each (`go to cabinet 2`); `parts`: one that takes such
+    a stretch apart into groups, of which `name` is the thing itself: tokens with equal parts begin with alike vectors.
+    `words`: bare words that get a token of their own. `num_merges`: merges of the byte-level BPE that spells the rest;
+    `max_phrases`: frequent stretches between names that become one token, at most. `copies`: whether what is to be
+    copied from a prompt is one token each, or may span several.
+    """
+
+    names: str = r"(?!)"
+    parts: str = r"(?!)"
+    words: tuple[str, ...] = ()
+    num_merges: int = 2000
+    max_phrases: int = 0
+    copies: Literal["tokens", "spans"] = "tokens"
 
 
 class Environment(ABC):
@@ -161,9 +181,9 @@ class Environment(ABC):
         """What there is to say at the end of a task besides won or not, with a space before it."""
         return ""
 
-    def words(self) -> list[str]:
-        """Words that deserve a token of their own in the embedded policy's vocabulary."""
-        return []
+    def vocabulary(self) -> Vocabulary:
+        """What the embedded policy's tokenizer should know of the texts."""
+        return Vocabulary()
 
     def has_data(self, panel: str, data_dir: Path | None = None) -> bool:
         """Whether the panel's tasks are here: true for all that ship with the project."""
@@ -176,6 +196,16 @@ class Environment(ABC):
     def fetch(self, source: Path, data_dir: Path | None, progress: Callable[[str], None]) -> list[str]:
         """Put official data from `source` into the data folder (`t2po data get`); what was found, in words."""
         raise DataError(f"environment {self.name} has no data to fetch: all that it needs ships with it")
+
+
+class EnvironmentNotReady(DataError):
+    """Something outside the process is needed to play and not there; the message names it and the remedy."""
+
+
+def require_ready(settings: EnvSettings) -> None:
+    """What a run asks before it starts anything: raises EnvironmentNotReady when it could not play."""
+    if problems := find_environment(settings.name).start_problems(settings):
+        raise EnvironmentNotReady("\n".join(problems))
 
 
 @lru_cache(maxsize=64)
@@ -191,6 +221,6 @@ def find_environment(name: str) -> Environment:
     except (ImportError, AttributeError, TypeError) as error:
         raise UnknownEnvironment(f"environment {name!r} cannot be loaded ({error}): {known}") from error
     if not isinstance(made, Environment):
-        raise UnknownEnvironment(f"environment {name!r} is a {type(made).__name__}, not an envs.environment.Environment")
+        raise UnknownEnvironment(f"environment {name!r} is a {type(made).__name__}, not an Environment")
     made.name = name
     return made

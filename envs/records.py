@@ -144,7 +144,8 @@ class Turn:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trajectory:
-    """The Turns of one run of one Task. `id` is deterministic: run, group, sibling, attempt."""
+    """The Turns of one run of one Task. `id` is deterministic: run, group, sibling, attempt. `score` in [0, 1] is the
+    environment's own of what was reached (WebShop's); where it has none, 1 for a win."""
 
     id: str
     group_id: str
@@ -154,6 +155,7 @@ class Trajectory:
     turns: tuple[Turn, ...]
     won: bool
     duration_s: float
+    score: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.turns:

@@ -33,6 +33,9 @@ class SearchSettings(Section):
         "bm25",
         description='Index in the environment actor ("bm25", "dense"), or a server at `env.search.url` ("http").',
     )
+    corpus: str = Field(
+        "factbook", description="Passages of an index in the actor: factbook, or a corpus that `t2po data get` stored."
+    )
     url: str = Field("http://127.0.0.1:8000", description="Retrieval server (`t2po serve search`).")
     topk: int = Field(3, ge=1, le=100, description="Passages that answer one search.")
     timeout_s: float = Field(5.0, gt=0, description="Longest wait for one answer of the server, seconds.")

@@ -21,7 +21,7 @@ from envs.alfworld.planner import plan
 from envs.alfworld.prompt import render
 from envs.alfworld.suite import PANEL_SIZES
 from envs.data_folder import data_folder
-from envs.environment import Demonstrated, Environment, PromptStyle, TaskRow, View
+from envs.environment import Demonstrated, Environment, PromptStyle, TaskRow, View, Vocabulary
 from envs.records import Task
 from envs.settings import EnvSettings
 
@@ -68,8 +68,16 @@ class Alfworld(Environment):
     def fetch(self, source: Path, data_dir: Path | None, progress: Callable[[str], None]) -> list[str]:
         return fetch_official(source, data_dir).lines()
 
-    def words(self) -> list[str]:
-        return type_names()
+    def vocabulary(self) -> Vocabulary:
+        """`verb name number` is one token, and so is the bare name: copying a command is copying a token."""
+        verbs = "go to|open|close|examine|use|take|from|move|with|clean|heat|cool|at"
+        return Vocabulary(
+            names=rf"(?:(?<![a-z])(?:{verbs}) )?\b[a-z]+ \d+\b",
+            parts=r"(?:(?P<verb>.*) )?(?P<name>[a-z]+) (?P<number>\d+)",
+            words=tuple(type_names()),
+            num_merges=256,
+            max_phrases=400,
+        )
 
 
 class PlannerExpert:

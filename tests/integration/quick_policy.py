@@ -6,6 +6,7 @@ Small enough to start fast, and varied enough that siblings differ, so that a st
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 from controller.config import RunConfig, validate
@@ -29,9 +30,11 @@ def make_quick_policy(folder: Path, seconds: float = 40.0) -> Path:
         command = reply.split("<action>")[1].removesuffix("</action>")
         turns.append((message, f"<think>{rng.choice(THOUGHTS)}</think>\n<action>{command}</action>"))
     messages, replies = [message for message, _ in turns], [reply for _, reply in turns]
-    tokenizer = train_tokenizer(messages, replies, ["table", "drawer", "cabinet"], find_environment("alfworld").markers)
+    alfworld = find_environment("alfworld")
+    hints = replace(alfworld.vocabulary(), words=("table", "drawer", "cabinet"))
+    tokenizer = train_tokenizer(messages, replies, hints, alfworld.markers)
     base = folder.with_name(folder.name + "-base")
-    write_model_folder(base, build_model(tokenizer, seed=0, hidden=128, layers=2), tokenizer)
+    write_model_folder(base, build_model(tokenizer, 0, hints, hidden=128, layers=2), tokenizer)
     pairs = [(encode_prompt(tokenizer, message), encode_reply(tokenizer, reply)) for message, reply in turns]
     settings = ColdstartSettings(
         epochs=12, lr=5e-3, batch_tokens=2048, max_duration_s=seconds, num_threads=1, num_trajectories=60

@@ -26,7 +26,7 @@ def test_every_knob_has_a_sentence_and_says_what_it_takes() -> None:
 
 @pytest.mark.parametrize("name", shipped_recipes())
 def test_the_printed_tree_is_a_recipe_for_the_same_run(name: str, tmp_path: Path) -> None:
-    config = load_config(name, ["seed=7", "tti.epsilon=1e-5", "inference.kv_cache_gib=3"])
+    config = load_config(name, ["seed=7", "learner.lr=1e-5", "inference.kv_cache_gib=3"])
     path = tmp_path / "again.toml"
     path.write_text(as_toml(config), encoding="utf-8")
     assert load_config(str(path)) == config

@@ -67,7 +67,7 @@ def test_it_is_rolled_out_and_demonstrated() -> None:
     assert task.env == "guess:Guess"
     environment = find_environment(task.env)
     settings = PlaySettings(env=config.env, prompt_tokens=4096, env_step_timeout_s=10.0)
-    tokenizer = train_tokenizer(["a"], ["b"], environment.words(), environment.markers)
+    tokenizer = train_tokenizer(["a"], ["b"], environment.vocabulary(), environment.markers)
     spec = TrajectorySpec(
         run_id="r", group_id="r/0", group_index=0, task=task, sibling=0, attempt=0, sampling="train"
     )  # fmt: skip
@@ -114,7 +114,7 @@ def test_a_leak_is_found_whoever_loads_a_panel(capsys: pytest.CaptureFixture[str
         ("nowhere:Chess", "cannot be loaded .*nowhere"),
         ("guess:Chess", "cannot be loaded .*Chess"),
         ("guess:GuessEnv", "cannot be loaded|is a GuessEnv"),
-        ("guess:Halving", "is a Halving, not an envs.environment.Environment"),
+        ("guess:Halving", "is a Halving, not an Environment"),
     ],
 )
 def test_a_name_that_leads_nowhere(name: str, message: str) -> None:

@@ -28,6 +28,7 @@ def trajectory(index: int, kind: str, won: bool, turns: int) -> Trajectory:
     return Trajectory(
         id=f"t{index}", group_id=f"t{index}", task=replace(make_task(index), kind=kind), sibling=0, attempt=0,
         turns=tuple(make_turn(number, valid=number > 0) for number in range(turns)), won=won, duration_s=1.0,
+        score=float(won),
     )  # fmt: skip
 
 
@@ -50,6 +51,8 @@ def test_evaluate_lines_name_panel_interval_and_kinds() -> None:
     first, *kinds = lines_of(result(), "before")
     assert first.startswith("before: unseen 33.3% [6.1%, 79.2%] (1/3 tasks, 4.0 turns")
     assert [line.split()[0] for line in kinds] == ["run", "walk"]
+    partly = replace(result(), score=0.625)
+    assert "(1/3 tasks, score 0.625, 4.0 turns" in lines_of(partly, "before")[0]
 
 
 def test_evaluate_file_holds_what_is_needed_to_compare(tmp_path: Path) -> None:

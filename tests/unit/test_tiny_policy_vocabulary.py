@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -12,7 +14,9 @@ from envs.chat import encode_prompt, encode_reply
 from envs.environment import find_environment
 from learner.tiny_policy import build_model, train_tokenizer
 
-MARKERS = find_environment("alfworld").markers
+ALFWORLD = find_environment("alfworld")
+MARKERS = ALFWORLD.markers
+HINTS = replace(ALFWORLD.vocabulary(), words=("apple", "fridge", "cabinet"))
 
 MESSAGE = (
     "task: put a apple in fridge.\nnow: You arrive at cabinet 2.\ncan: go to fridge 1 | take apple 1 from cabinet 2"
@@ -22,7 +26,7 @@ REPLY = "<think>here is the apple.</think>\n<action>take apple 1 from cabinet 2<
 
 @pytest.fixture(scope="module")
 def tokenizer() -> PreTrainedTokenizerFast:
-    return train_tokenizer([MESSAGE] * 30, [REPLY] * 30, ["apple", "fridge", "cabinet"], MARKERS)
+    return train_tokenizer([MESSAGE] * 30, [REPLY] * 30, HINTS, MARKERS)
 
 
 def _pieces(tokenizer: PreTrainedTokenizerFast, text: str) -> list[str]:
@@ -42,7 +46,7 @@ def test_number_is_never_cut_in_two(tokenizer: PreTrainedTokenizerFast) -> None:
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=60))
 def test_no_text_is_unknown(text: str) -> None:
-    one = train_tokenizer([MESSAGE] * 30, [REPLY] * 30, ["apple", "fridge", "cabinet"], MARKERS)
+    one = train_tokenizer([MESSAGE] * 30, [REPLY] * 30, HINTS, MARKERS)
     assert one.decode(one.encode(text, add_special_tokens=False)) == text
 
 
@@ -60,7 +64,7 @@ def test_first_weights_follow_the_seed(tokenizer: PreTrainedTokenizerFast) -> No
 
 def test_names_begin_alike(tokenizer: PreTrainedTokenizerFast) -> None:
     """`apple`, `take apple 1` share the vector of the name: a match between goal and list is there from the start."""
-    weight = build_model(tokenizer, 0).model.embed_tokens.weight.detach()
+    weight = build_model(tokenizer, 0, HINTS).model.embed_tokens.weight.detach()
     vocabulary = tokenizer.get_vocab()
 
     def likeness(a: str, b: str) -> float:

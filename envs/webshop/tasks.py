@@ -1,0 +1,137 @@
+"""WebShop's panels: which goals are in each, and the shop that a task is played in.
+
+Owns: panel names and splits, `panel_rows`, `goal_of`, `engine_for`. Called by the environment and `env`. Must not know:
+prompts, rewards of training, official files.
+
+The embedded panels are train, seen and unseen (`suite`). Official ones are called `official-[full-][human-]SPLIT`: of
+the small set or the full one (1,181,436 products), synthetic goals or those that people wrote; a task is a goal's
+place in the shuffled list, as text. Splits: train and test as verl-agent and T2PO cut the list, paper-* as the WebShop
+paper does. They are kept as published: where a product lists a value twice, two places hold one goal, and of the small
+set's train goals one has the content of a test goal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from envs.data_folder import DataError, data_folder
+from envs.environment import TaskRow
+from envs.records import Task
+from envs.webshop import suite
+from envs.webshop.catalogue import Catalogue
+from envs.webshop.engine import Engine, ObservationMode
+from envs.webshop.goals import OFFICIAL_SEED, Goal, goal_digest
+from envs.webshop.official import stored_catalogue
+from envs.webshop.product import Product
+
+SPLITS: dict[str, tuple[int, int | None]] = {
+    "train": (500, None),
+    "test": (0, 500),
+    "paper-train": (1500, None),
+    "paper-eval": (500, 1500),
+    "paper-test": (0, 500),
+}
+_OFFICIAL = {
+    f"official-{full}{human}{split}": (full, human, split)
+    for full in ("", "full-")
+    for human in ("", "human-")
+    for split in SPLITS
+}
+PANEL_NAMES = (*suite.PANELS, *_OFFICIAL)
+APART = (suite.PANELS,)
+"""Sets of panels that must share no task."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Panel:
+    """The goals of a panel: `places` in the list of all goals of a catalogue."""
+
+    catalogue: Catalogue
+    human: bool
+    goal_seed: int
+    places: Sequence[int]
+    embedded: bool
+
+    def goal(self, index: int) -> Goal:
+        return self.catalogue.goal(self.human, self.goal_seed, self.places[index])
+
+    def product(self, index: int) -> Product:
+        table = self.catalogue.goal_table(self.human, self.goal_seed)
+        return self.catalogue.product(int(table.products[self.places[index]]))
+
+    def task_id(self, index: int) -> str:
+        place = self.places[index]
+        if not self.embedded:
+            return str(place)
+        return (
+            f"{self.product(index).asin}-{int(self.catalogue.goal_table(self.human, self.goal_seed).variants[place])}"
+        )
+
+
+def panel_rows(panel: str, data_dir: Path | None = None, goal_seed: int = OFFICIAL_SEED) -> list[TaskRow]:
+    """The tasks of a panel in panel order; `kind` is the category of the product. Raises DataError."""
+    found = _panel(panel, data_dir, goal_seed)
+    rows = []
+    for index in range(len(found.places)):
+        goal = found.goal(index)
+        rows.append(TaskRow(found.task_id(index), goal.category, goal_digest(goal)))
+    return rows
+
+
+def has_data(panel: str, data_dir: Path | None = None) -> bool:
+    """Whether the panel's goals are here."""
+    with suppress(DataError):
+        _panel(panel, data_dir, OFFICIAL_SEED)
+        return True
+    return False
+
+
+def goal_of(task: Task, *, data_dir: Path | None = None, goal_seed: int = OFFICIAL_SEED) -> tuple[Goal, Product]:
+    """The goal of a task, and the product that it was made from."""
+    panel = _panel_of(task, data_dir, goal_seed)
+    return panel.goal(task.index), panel.product(task.index)
+
+
+def engine_for(
+    task: Task,
+    *,
+    observation_mode: ObservationMode = "text",
+    show_attrs: bool = False,
+    goal_seed: int = OFFICIAL_SEED,
+    data_dir: Path | None = None,
+) -> tuple[Engine, Goal]:
+    """The shop of a task and its goal, which `Engine.reset` takes. Environments of one process share the catalogue."""
+    panel = _panel_of(task, data_dir, goal_seed)
+    prices = panel.catalogue.goal_table(panel.human, goal_seed).prices
+    return Engine(panel.catalogue, prices, observation_mode, show_attrs), panel.goal(task.index)
+
+
+def _panel_of(task: Task, data_dir: Path | None, goal_seed: int) -> _Panel:
+    """The id is checked, so that a task from another version of a panel is not mistaken."""
+    panel = _panel(task.panel, data_dir, goal_seed)
+    if not 0 <= task.index < len(panel.places) or task.id != panel.task_id(task.index):
+        raise DataError(
+            f"task {task.id} is not number {task.index} of panel {task.panel}: it comes from other data; load the "
+            "panel again"
+        )
+    return panel
+
+
+def _panel(panel: str, data_dir: Path | None, goal_seed: int) -> _Panel:
+    if panel in suite.PANELS:
+        return _Panel(suite.suite_catalogue(), False, goal_seed, suite.suite_places(panel, goal_seed), True)
+    if panel not in _OFFICIAL:
+        raise DataError(f"webshop has no panel {panel!r}: use one of {', '.join(PANEL_NAMES)}")
+    full, human, split = _OFFICIAL[panel]
+    catalogue = stored_catalogue(data_dir or data_folder(), bool(full))
+    num_goals = len(catalogue.goal_table(bool(human), goal_seed))
+    if human and not num_goals:
+        raise DataError(
+            f"panel {panel}: no human goals are here: put items_human_ins.json beside the other official files and "
+            "fetch them again"
+        )
+    start, stop = SPLITS[split]
+    return _Panel(catalogue, bool(human), goal_seed, range(num_goals)[start:stop], False)
