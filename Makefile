@@ -11,7 +11,7 @@ export PYTHON VLLM TORCH TORCH_INDEX EXTRAS
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
-	@echo '  variables: RECIPE=alfworld ARGS="seed=1 steps=20" VLLM=cpu|cuda TORCH_INDEX=URL EXTRAS=textworld PYTHON=python3.11'
+	@echo '  variables: RECIPE=alfworld ARGS="seed=1 steps=20" VLLM=cpu|cuda TORCH_INDEX=URL EXTRAS=textworld|dense PYTHON=python3.11'
 
 setup:  ## build .venv (cached; runs by itself before the others)
 	@deploy/setup.sh

@@ -77,7 +77,7 @@ def _readable(error: BaseException) -> str | None:
     if isinstance(error, UsageError) or type(error).__module__.split(".")[0] in _ROOMS:
         return str(error)
     if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] not in _ROOMS:
-        return f"the package {error.name} is not installed: run make setup (EXTRAS=textworld for the reference engine)"
+        return f"the package {error.name} is not installed: run make setup (EXTRAS=textworld or dense)"
     return None
 
 

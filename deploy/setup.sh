@@ -10,7 +10,7 @@
 #   PYTHON       interpreter the environment is made from (default python3.11)
 #   VLLM         cpu | cuda: which inference engine; empty: cuda if nvidia-smi finds a device, else cpu
 #   TORCH_INDEX  package index searched for torch as well (one with CPU builds); empty: pip's own settings
-#   EXTRAS       "textworld": the reference engine as well
+#   EXTRAS       "textworld": ALFWorld's reference engine as well; "dense": the dense retriever of Search QA
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -30,7 +30,7 @@ if [ -z "$choice" ]; then
     if timeout 20 nvidia-smi -L 2>/dev/null | grep -q GPU; then choice=cuda; fi
 fi
 case $choice in cpu | cuda) ;; *) fail "VLLM=$choice: must be cpu or cuda (or empty, to choose by nvidia-smi)" ;; esac
-case ${EXTRAS:-} in "" | textworld) ;; *) fail "EXTRAS=$EXTRAS: must be textworld or empty" ;; esac
+case ${EXTRAS:-} in "" | textworld | dense) ;; *) fail "EXTRAS=$EXTRAS: must be textworld, dense or empty" ;; esac
 
 # The checkout's path is in the stamp because the environment holds it in its scripts.
 inputs=("$lists"/*.txt deploy/setup.sh pyproject.toml)

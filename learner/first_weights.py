@@ -24,6 +24,8 @@ CONSTANT_SHARE = 0.7
 """Size of the part that all embeddings share, beside a token's own: by it a head can look at a place."""
 SHARPNESS = (3.0, 2.0)
 """How much sharper than usual attention begins in the first two layers, where the circuit is."""
+EMBEDDING_SCALE = 6.0
+"""Size of the embeddings beside the usual: with tied weights it is also the size of the logits."""
 FARTHEST = 300
 """Tokens over which a content is recognised: only rotary dimensions that turn less than a radian in them take part."""
 
@@ -51,10 +53,13 @@ def _copy_alike(attention: Any, hidden: int, head_dim: int) -> None:
 
 
 def begin_with_induction(model: Qwen3ForCausalLM) -> None:
-    """Head 0 of the first layer writes the token before into each token; head 0 of the second finds the places where
-    the present token is the one before, and repeats what stands there. Other heads stay as they are."""
+    """Head 0 of the first layer writes the token before into each token; all heads of the second but one find the
+    places where the present token is the one before, and repeat what stands there, each a part of it. Other heads stay
+    as they are. Embeddings are larger than usual, so that what is repeated is also what is likely: a circuit that does
+    not pay from the first step is trained away."""
     hidden, head_dim = model.config.hidden_size, model.config.head_dim
     embedding = model.model.embed_tokens.weight.data
+    embedding *= EMBEDDING_SCALE
     embedding[:, 0] = CONSTANT_SHARE * float(embedding.std()) * math.sqrt(hidden)
     theta = model.config.rope_parameters["rope_theta"]
     frequencies = theta ** (-torch.arange(head_dim // 2) / (head_dim // 2))
@@ -88,12 +93,14 @@ def _look_one_back(
 def _look_behind_alike(attention: Any, own: torch.Tensor, before: torch.Tensor, slow: torch.Tensor) -> None:
     head_dim, hidden = own.shape
     taking_part = torch.cat([slow, slow]).float()[:, None]
-    values = torch.randn(head_dim, hidden) * hidden**-0.5
-    values[:, 0] = 0.0
-    attention.q_proj.weight.data[:head_dim] = own * taking_part
-    attention.k_proj.weight.data[:head_dim] = before * taking_part
-    attention.v_proj.weight.data[:head_dim] = values
-    attention.o_proj.weight.data[:, :head_dim] = 0.6 * values.T
+    parts = torch.linalg.qr(torch.randn(hidden, hidden))[0]
+    parts[:, 0] = 0.0
+    for first in range(0, len(attention.q_proj.weight) - head_dim, head_dim):
+        rows = slice(first, first + head_dim)
+        attention.q_proj.weight.data[rows] = own * taking_part
+        attention.k_proj.weight.data[rows] = before * taking_part
+        attention.v_proj.weight.data[rows] = parts[rows]
+        attention.o_proj.weight.data[:, rows] = 2.0 * parts[rows].T
 
 
 def compose_names(embedding: torch.Tensor, tokenizer: PreTrainedTokenizerFast, parts: re.Pattern[str]) -> None:

@@ -6,8 +6,8 @@ prompts, rewards of training, official files.
 The embedded panels are train, seen and unseen (`suite`). Official ones are called `official-[full-][human-]SPLIT`: of
 the small set or the full one (1,181,436 products), synthetic goals or those that people wrote; a task is a goal's
 place in the shuffled list, as text. Splits: train and test as verl-agent and T2PO cut the list, paper-* as the WebShop
-paper does. They are kept as published: where a product lists a value twice, two places hold one goal, and of the small
-set's train goals one has the content of a test goal.
+paper does. Where a product lists a value twice, two places hold one goal: one that a test holds too is left out of
+training (of the small set one of 6,410).
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 from envs.data_folder import DataError, data_folder
 from envs.environment import TaskRow
@@ -41,8 +44,17 @@ _OFFICIAL = {
     for split in SPLITS
 }
 PANEL_NAMES = (*suite.PANELS, *_OFFICIAL)
-APART = (suite.PANELS,)
-"""Sets of panels that must share no task."""
+APART = (
+    suite.PANELS,
+    *(
+        tuple(f"official-{human}{split}" for split in splits)
+        for human in ("", "human-")
+        for splits in (("train", "test"), ("paper-train", "paper-eval", "paper-test"))
+    ),
+)
+"""Sets of panels that must share no task; those of the full set are too large to be compared at every load."""
+_HELD_OUT = {"train": 500, "paper-train": 1500, "paper-eval": 500}
+"""Goals at the beginning of the list that a split must not repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +94,9 @@ def panel_rows(panel: str, data_dir: Path | None = None, goal_seed: int = OFFICI
 
 
 def has_data(panel: str, data_dir: Path | None = None) -> bool:
-    """Whether the panel's goals are here."""
+    """Whether goals of the panel are here; a set of another size may have none in a split."""
     with suppress(DataError):
-        _panel(panel, data_dir, OFFICIAL_SEED)
-        return True
+        return len(_panel(panel, data_dir, OFFICIAL_SEED).places) > 0
     return False
 
 
@@ -134,4 +145,22 @@ def _panel(panel: str, data_dir: Path | None, goal_seed: int) -> _Panel:
             "fetch them again"
         )
     start, stop = SPLITS[split]
-    return _Panel(catalogue, bool(human), goal_seed, range(num_goals)[start:stop], False)
+    places: Sequence[int] = range(num_goals)[start:stop]
+    if repeats := _repeats(catalogue, bool(human), goal_seed, min(_HELD_OUT.get(split, 0), num_goals)):
+        places = [place for place in places if place not in repeats]
+    return _Panel(catalogue, bool(human), goal_seed, places, False)
+
+
+@lru_cache(maxsize=8)
+def _repeats(catalogue: Catalogue, human: bool, goal_seed: int, num_held_out: int) -> frozenset[int]:
+    """Places behind the first `num_held_out` whose goal has the content of one of those.
+
+    The official list holds a few goals twice (of products that list an option value twice), and its published cut puts
+    one of a pair into the test and the other into training. The test stays as published.
+    """
+    products = catalogue.goal_table(human, goal_seed).products
+    held_out = {goal_digest(catalogue.goal(human, goal_seed, place)) for place in range(num_held_out)}
+    behind = np.flatnonzero(np.isin(products[num_held_out:], np.unique(products[:num_held_out]))) + num_held_out
+    return frozenset(
+        place for place in behind.tolist() if goal_digest(catalogue.goal(human, goal_seed, place)) in held_out
+    )

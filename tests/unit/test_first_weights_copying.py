@@ -46,6 +46,16 @@ def test_the_second_layer_looks_behind_an_earlier_occurrence() -> None:
     assert shares[0] > 0.2 > 0.02 > shares[1]
 
 
+def test_a_fresh_model_repeats_what_it_has_read() -> None:
+    """Random tokens, then a stretch of them again: the second time they are likely, before anything is trained."""
+    first = torch.randint(0, VOCABULARY, (4, 100))
+    ids = torch.cat([first, first[:, 20:80]], 1)
+    with torch.no_grad():
+        logits = fresh_model(induction=True)(ids).logits
+    nll = -logits.log_softmax(-1)[:, :-1].gather(-1, ids[:, 1:, None])[..., 0]
+    assert float(nll[:, 101:].mean()) < 0.5 * float(nll[:, :98].mean())
+
+
 def test_copying_heads_look_at_tokens_like_the_present_one() -> None:
     first = torch.randperm(VOCABULARY)[:60].reshape(1, 60)
     ids = torch.cat([first, first[:, 20:40]], 1)

@@ -66,7 +66,7 @@ def test_nothing_that_a_package_needs_is_missing() -> None:
         ({"PYTHON": "no-such-python"}, "no-such-python is not installed: apt-get install python3.11"),
         ({"PYTHON": "false"}, "false does not start: make setup PYTHON="),
         ({"VLLM": "tpu"}, "VLLM=tpu: must be cpu or cuda"),
-        ({"EXTRAS": "everything"}, "EXTRAS=everything: must be textworld"),
+        ({"EXTRAS": "everything"}, "EXTRAS=everything: must be textworld, dense or empty"),
     ],
 )
 def test_what_is_missing_is_said_in_one_line(tmp_path: Path, changes: dict[str, str], piece: str) -> None:

@@ -96,7 +96,7 @@ def test_panels_are_cut_from_the_list_as_published(tmp_path: Path) -> None:
         for split in ("test", "train", "paper-test", "paper-eval", "paper-train", "human-train")
     }
     assert found["test"] == found["paper-test"] == list(range(500))
-    assert found["train"] == list(range(500, 6910)) and found["human-train"] == [500]
+    assert found["train"] == list(range(500, 6910)) and found["human-train"] == []  # 501 times one goal
     assert found["paper-eval"] == list(range(500, 1500)) and found["paper-train"] == list(range(1500, 6910))
     panel = load_panel("webshop", "official-test", tmp_path)
     assert panel.tasks[3].id == "3" and panel.tasks[3].kind == "garden"
@@ -245,3 +245,17 @@ def test_without_a_data_folder_the_temporary_one_serves(tmp_path: Path, monkeypa
     source = write_one(tmp_path / "one.json", {"products": [record("B0A")], "attributes": {"B0A": {}}})
     assert len(prepared_catalogue(source, make_tagger=lambda: tag_words)) == 1
     assert len(list(tmp_path.glob("t2po-*/webshop/*"))) == 1
+
+
+def test_a_goal_of_the_test_is_not_trained_on_under_another_number(tmp_path: Path) -> None:
+    """A product that lists a value twice gives two goals of one content; the published cut may part them."""
+    products, attributes = a_thousand(6910)
+    fetch(write_pair(tmp_path / "data", products, attributes), tmp_path)
+    clean = {int(row.id) for row in panel_rows("official-train", tmp_path)}
+    assert clean == set(range(500, 6910))
+    one = panel_rows("official-test", tmp_path)[0]
+    twice = {"B0LAMP0000": [{"instruction": "a", "instruction_attributes": ["b"], "instruction_options": []}] * 600}
+    fetch(write_pair(tmp_path / "again", products, attributes, twice), tmp_path)
+    assert len(panel_rows("official-human-test", tmp_path)) == 500
+    assert not has_data("official-human-train", tmp_path)
+    assert panel_rows("official-test", tmp_path)[0] == one
