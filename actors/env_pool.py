@@ -18,6 +18,7 @@ from typing import Any, Literal
 from actors.busy_spans import BusySpans
 from actors.rollout import EnvFailure, PlaySettings, ReplayMismatch, TextGame, TrajectorySpec, run_trajectory
 from envs.chat import ChatTokenizer
+from envs.environment import find_environment
 from envs.records import Trajectory, Turn, TurnReply, TurnRequest
 
 AskRouter = Callable[[TurnRequest, Literal["train", "eval"], tuple[Turn, ...]], Awaitable[TurnReply]]
@@ -130,6 +131,7 @@ class EnvPool:
             "steps": self._steps,
             "failures": self._failures,
             "memory_mb": resident_memory_mb(),
+            "notes": find_environment(self._settings.env.name).notes(self._settings.env),
             "time": time.time(),
         }
 

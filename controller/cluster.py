@@ -277,5 +277,6 @@ def describe(status: dict[str, Any]) -> str:
     if "state" in status:
         return f"{status['state']}: version {status['version']}, {status['in_flight']} requests"
     if "idle_envs" in status:
-        return f"{status['live']} trajectories, {status['steps']} steps, {status['memory_mb']:.0f} MB"
+        text = f"{status['live']} trajectories, {status['steps']} steps, {status['memory_mb']:.0f} MB"
+        return f"{text}; {status['notes']}" if status.get("notes") else text
     return f"{status['live_trajectories']} trajectories, {sum(status['in_flight'].values())} requests"

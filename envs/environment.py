@@ -193,6 +193,10 @@ class Environment(ABC):
         """What outside the process stands in the way of playing, each with its remedy: asked once before a run."""
         return []
 
+    def notes(self, settings: EnvSettings) -> str:
+        """What there is to say of this process's environments besides trajectories and steps, for the live view."""
+        return ""
+
     def fetch(self, source: Path, data_dir: Path | None, progress: Callable[[str], None]) -> list[str]:
         """Put official data from `source` into the data folder (`t2po data get`); what was found, in words."""
         raise DataError(f"environment {self.name} has no data to fetch: all that it needs ships with it")

@@ -103,6 +103,18 @@ class Search(Environment):
             return [f"env.search.corpus = {settings.search.corpus!r}: {error}"]
         return []
 
+    def notes(self, settings: EnvSettings) -> str:
+        """Tries that failed and searches that were given up, by cause."""
+        if settings.search.retriever != "http":
+            return ""
+        counts = _http(settings.search).counts()
+        return "; ".join(
+            f"searches {name.replace('_', ' ')}: "
+            + ", ".join(f"{cause} {count}" for cause, count in sorted(by.items()))
+            for name, by in counts.items()
+            if isinstance(by, dict) and by
+        )
+
     def fetch(self, source: Path, data_dir: Path | None, progress: Callable[[str], None]) -> list[str]:
         return fetch_search(source, data_dir, progress).lines()
 

@@ -81,3 +81,19 @@ def test_train_unknown_panel(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 def test_resume_of_a_folder_that_is_no_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--resume", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_train_with_a_retrieval_server_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    assert train(tmp_path, "env.name=search", "env.search.retriever=http", f"env.search.url={url}") == 2
+    error = capsys.readouterr().err
+    assert f"env.search.url = '{url}'" in error and "t2po serve search" in error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_train_with_a_corpus_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train(tmp_path, "env.name=search", "env.search.corpus=wiki-18") == 2
+    assert "env.search.corpus = 'wiki-18'" in (error := capsys.readouterr().err)
+    assert "t2po data get search" in error
