@@ -16,10 +16,9 @@ import random
 
 from envs.alfworld.expert import Wish
 from envs.alfworld.floorplans import tables
+from envs.hesitation import Hesitation
 
 _STATION = {"clean": "sinkbasin", "heat": "microwave", "cool": "fridge"}
-HESITATION_LASTS = 0.5
-"""Probability that a hesitating turn is followed by another one."""
 
 
 def _kind(name: str) -> str:
@@ -32,20 +31,17 @@ class Demonstrator:
     def __init__(self, wish: Wish, rng: random.Random, detour_rate: float) -> None:
         self.wish = wish
         self.rng = rng
-        self.detour_rate = detour_rate
+        self.hesitation = Hesitation(rng, detour_rate)
         self.here = ""
         self.holding = ""
         self.processed = False
-        self.hesitating = False
         self.plan = ""
         """What the last decision was for: hesitate, search, lamp, take, carry, open, process, use, place or drop."""
 
     def decide(self, admissible: list[str]) -> tuple[str, str]:
         """The next command (one of `admissible`) and its thought."""
         command, self.plan = self._advance(admissible)
-        stay = max(self.detour_rate, HESITATION_LASTS) if self.hesitating else self.detour_rate
-        self.hesitating = self.rng.random() < (stay if self.detour_rate > 0 else 0.0)
-        if self.hesitating:
+        if self.hesitation.strikes():
             self.plan = "hesitate"
             command, thought = self._hesitate(admissible)
         else:
@@ -117,17 +113,7 @@ class Demonstrator:
         void = [c for c in admissible if c in ("look", "inventory") or c.startswith("examine ")]
         other = [c for c in admissible if c not in void]
         command = self.rng.choice(void if void and self.rng.random() < 0.6 else other or void)
-        thoughts = [
-            "hmm. i am not sure.",
-            "wait. maybe i missed something.",
-            "hmm. let me check again.",
-            "wait. i am not sure what to do.",
-        ]
-        thought = self.rng.choice(thoughts)
-        for extra in ("i should think about it again.", "let me be careful.", "maybe i should look again."):
-            if self.rng.random() < 0.35:
-                thought += " " + extra
-        return command, thought
+        return command, self.hesitation.thought("wait. i am not sure what to do.")
 
     def _phrase(self, command: str, plan: str) -> str:
         """A thought: how matters stand, the decision, and now and then a restatement that adds nothing.
@@ -135,7 +121,7 @@ class Demonstrator:
         The thing that matters comes right before what is said of it: a small model finds a thing in the list of
         commands by the word that it has just written.
         """
-        wish, rng = self.wish, self.rng
+        wish = self.wish
         target = wish.target
         goal = _STATION[wish.treatment] if wish.treatment and not self.processed else wish.parent
         standing = {
@@ -156,9 +142,7 @@ class Demonstrator:
             f"i check again: {command}.",
             "that is the right step.",
         ]
-        while rng.random() < 0.45 and restatements:
-            thought += " " + restatements.pop(rng.randrange(len(restatements)))
-        return thought
+        return self.hesitation.restated(thought, restatements, 0.45)
 
 
 def type_names() -> list[str]:

@@ -9,9 +9,7 @@ format 2.1.1 are upgraded by keeping problem and task sentence: the wording of c
 
 from __future__ import annotations
 
-import contextlib
 import json
-import lzma
 import os
 import re
 from collections import Counter
@@ -23,7 +21,7 @@ from typing import Any
 from envs.alfworld.floorplans import TASK_TYPES
 from envs.alfworld.game import Game
 from envs.alfworld.games import content_digest, official_file, read_lines
-from envs.data_folder import DataError, data_folder
+from envs.data_folder import DataError, data_folder, write_lines
 
 PUBLISHED = {"official-train": 3553, "official-seen": 140, "official-unseen": 134}
 _PANEL_OF = {
@@ -87,7 +85,10 @@ def fetch_official(source: Path, folder: Path | None = None) -> FetchReport:
             raise DataError(f"{source}: {len(rows)} games for {panel}, only {PUBLISHED[panel]} were published")
     for panel, rows in sorted(panels.items()):
         report.counts[panel] = len(rows)
-        report.files[panel] = _store(official_file(panel, folder), list(rows.values()))
+        report.files[panel] = write_lines(
+            official_file(panel, folder),
+            (json.dumps(row, sort_keys=True, separators=(",", ":")) for row in rows.values()),
+        )
     return report
 
 
@@ -178,20 +179,3 @@ def _check(row: dict[str, Any], origin: Path) -> None:
         Game(row["problem"], row["task"])
     except DataError as error:
         raise DataError(f"{origin}: game {row['id']}: {error}") from error
-
-
-def _store(path: Path, rows: list[dict[str, Any]]) -> Path:
-    """Write one panel; the file appears whole or not at all."""
-    text = "".join(json.dumps(row, sort_keys=True, separators=(",", ":")) + "\n" for row in rows)
-    partial = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_bytes(lzma.compress(text.encode(), preset=6))
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise DataError(
-            f"{path}: cannot be written ({error}): free space, or set T2PO_DATA to another folder"
-        ) from error
-    return path

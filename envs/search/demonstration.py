@@ -17,11 +17,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from envs.environment import Demonstrated
+from envs.hesitation import Hesitation
 from envs.search.prompt import documents
 from envs.search.question import Question
 
-HESITATION_LASTS = 0.5
-"""Probability that a hesitating turn is followed by another one."""
 QUOTED_WORDS = 3
 """Words in front of a find that a thought quotes."""
 MOST_BETWEEN = 2
@@ -34,8 +33,7 @@ class Demonstrator:
     def __init__(self, question: Question, rng: random.Random, detour_rate: float) -> None:
         self._question = question
         self._rng = rng
-        self._detour_rate = detour_rate
-        self._hesitating = False
+        self._hesitation = Hesitation(rng, detour_rate)
         self._hop = -1
         """Whose documents should be before it: those of the plan's search of this number; -1: none yet."""
         self._astray = False
@@ -43,9 +41,7 @@ class Demonstrator:
 
     def decide(self, observation: str, info: Mapping[str, Any]) -> Demonstrated:
         """The next action and its thought. `observation`: the question at first, then what the last search gave."""
-        stay = max(self._detour_rate, HESITATION_LASTS) if self._hesitating else self._detour_rate
-        self._hesitating = self._rng.random() < (stay if self._detour_rate > 0 else 0.0)
-        if self._hesitating:
+        if self._hesitation.strikes():
             return self._hesitate()
         plan, text = self._question.plan, " ".join(documents(observation))
         if self._astray:  # what it had found is out of sight
@@ -79,23 +75,13 @@ class Demonstrator:
             begin = self._rng.randrange(max(1, len(words) - 2))
             query = " ".join(words[begin : begin + 3])
             self._astray = True
-        thoughts = [
-            "hmm. i am not sure.",
-            "wait. maybe i missed something.",
-            "hmm. let me check again.",
-            "wait. that may be wrong.",
-        ]
-        thought = self._rng.choice(thoughts)
-        for extra in ("i should think about it again.", "let me be careful.", "maybe i should look again."):
-            if self._rng.random() < 0.35:
-                thought += " " + extra
+        thought = self._hesitation.thought("wait. that may be wrong.")
         return Demonstrated(action=f"<search>{query}</search>", thought=thought, plan="hesitate")
 
     def _turn(self, action: str, thought: str, plan: str) -> Demonstrated:
         """Now and then with a restatement that adds nothing."""
         restatements = ["so that is the next step.", "yes, that is it.", "that is the right step."]
-        while self._rng.random() < 0.4 and restatements:
-            thought += " " + restatements.pop(self._rng.randrange(len(restatements)))
+        thought = self._hesitation.restated(thought, restatements, 0.4)
         return Demonstrated(action=action, thought=thought, plan="unfounded" if self._lost else plan)
 
 

@@ -9,14 +9,12 @@ both a test and a development file, the test file counts.
 
 from __future__ import annotations
 
-import contextlib
-import lzma
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from envs.data_folder import DataError, data_folder
+from envs.data_folder import DataError, data_folder, write_lines
 from envs.search.corpus import write_corpus
 from envs.search.factbook import PANELS
 from envs.search.official_rows import Found, classify, corpus_rows, question_rows
@@ -82,7 +80,7 @@ def fetch_search(source: Path, folder: Path | None = None, progress: Progress = 
         names = ", ".join(str(path) for path in corpus_files[:3])
         raise DataError(f"{source} holds {len(corpus_files)} corpora ({names}): name one of them")
     for split, questions in _questions(question_files, report, progress).items():
-        report.files[split] = _store(official_file(split, folder), questions)
+        report.files[split] = write_lines(official_file(split, folder), map(question_row, questions), preset=1)
     for path in corpus_files:
         _fetch_corpus(path, folder, report, progress)
     return report
@@ -136,24 +134,6 @@ def _questions(files: Iterable[Path], report: FetchReport, progress: Progress) -
             found.setdefault(split, []).append(question)
             report.counts[split, chosen[name].source] += 1
     return found
-
-
-def _store(path: Path, questions: Iterable[Question]) -> Path:
-    """Write one split; the file appears whole or not at all."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with lzma.open(partial, "wt", encoding="utf-8", preset=1) as stream:
-            for question in questions:
-                stream.write(question_row(question) + "\n")
-        partial.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
-        raise DataError(
-            f"{path}: cannot be written ({error}): free space, or set T2PO_DATA to another folder"
-        ) from error
-    return path
 
 
 def _fetch_corpus(path: Path, folder: Path, report: FetchReport, progress: Progress) -> None:

@@ -17,10 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from envs.environment import Demonstrated
+from envs.hesitation import Hesitation
 from envs.webshop.shown_page import ShownPage, read_page
 
-HESITATION_LASTS = 0.5
-"""Probability that a hesitating turn is followed by another one."""
 MOST_LOOKS = 3
 """Items that it opens before it buys one that lacks an option."""
 _BOUND = re.compile(r", and price lower than ([\d.]+) dollars$")
@@ -50,8 +49,7 @@ class Demonstrator:
 
     def __init__(self, rng: random.Random, detour_rate: float) -> None:
         self._rng = rng
-        self._detour_rate = detour_rate
-        self._hesitating = False
+        self._hesitation = Hesitation(rng, detour_rate)
         self._wish: Wish | None = None
         self._seen: list[str] = []
         self._here = ""
@@ -62,12 +60,8 @@ class Demonstrator:
         if self._wish is None:
             self._wish = Wish(info["goal"])
         page = read_page(observation, info["goal"], info["admissible"])
-        stay = max(self._detour_rate, HESITATION_LASTS) if self._hesitating else self._detour_rate
-        self._hesitating = page.kind != "start" and self._rng.random() < (stay if self._detour_rate > 0 else 0.0)
-        if self._hesitating:
-            turn = self._hesitate(page)
-        else:
-            turn = self._advance(page, self._wish)
+        strikes = self._hesitation.strikes()
+        turn = self._hesitate(page) if strikes and page.kind != "start" else self._advance(page, self._wish)
         self._follow(turn.action, page)
         return turn
 
@@ -102,16 +96,7 @@ class Demonstrator:
 
     def _hesitate(self, page: ShownPage) -> Demonstrated:
         leaving = [button for button in page.buttons if button != "click[buy now]"]
-        thoughts = [
-            "hmm. i am not sure.",
-            "wait. maybe i missed something.",
-            "hmm. let me check again.",
-            "wait. there may be a better one.",
-        ]
-        thought = self._rng.choice(thoughts)
-        for extra in ("i should think about it again.", "let me be careful.", "maybe i should look again."):
-            if self._rng.random() < 0.35:
-                thought += " " + extra
+        thought = self._hesitation.thought("wait. there may be a better one.")
         return Demonstrated(
             action=self._rng.choice(leaving or ["click[back to search]"]), thought=thought, plan="hesitate"
         )
@@ -119,8 +104,7 @@ class Demonstrator:
     def _turn(self, action: str, thought: str, plan: str) -> Demonstrated:
         """Now and then with a restatement that adds nothing."""
         restatements = [f"so the next step is {action}.", f"yes, {action}.", "that is the right step."]
-        while self._rng.random() < 0.4 and restatements:
-            thought += " " + restatements.pop(self._rng.randrange(len(restatements)))
+        thought = self._hesitation.restated(thought, restatements, 0.4)
         return Demonstrated(action=action, thought=thought, plan=plan)
 
     def _follow(self, action: str, page: ShownPage) -> None:
