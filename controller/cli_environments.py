@@ -132,9 +132,14 @@ def _compare(options: argparse.Namespace) -> int:
 
 
 def _get(options: argparse.Namespace) -> int:
+    from controller.progress_line import ProgressLine
     from envs.environment import find_environment
 
-    lines = find_environment(options.env).fetch(options.source, None, lambda text: print(text, file=sys.stderr))
+    progress = ProgressLine()
+    try:
+        lines = find_environment(options.env).fetch(options.source, None, progress)
+    finally:
+        progress.close()
     print("\n".join(lines))
     return 0
 

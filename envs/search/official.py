@@ -145,17 +145,17 @@ def _fetch_corpus(path: Path, folder: Path, report: FetchReport, progress: Progr
         folder / "search" / name, corpus_rows(path), lambda count: progress(f"{count} passages stored")
     )
     progress(f"indexing {len(corpus)} passages")
-    open_index(corpus, "bm25", _now_and_then(progress))
+    open_index(corpus, "bm25", _now_and_then(progress, len(corpus)))
     report.corpus, report.num_passages, report.files["corpus"] = name, len(corpus), corpus.folder
 
 
-def _now_and_then(progress: Progress) -> Callable[[int], None]:
+def _now_and_then(progress: Progress, total: int) -> Callable[[int], None]:
     last = 0
 
     def say(count: int) -> None:
         nonlocal last
         if count - last >= _PROGRESS_EVERY:
             last = count
-            progress(f"{count} passages indexed")
+            progress(f"{count} of {total} passages indexed")
 
     return say
