@@ -99,8 +99,8 @@ def test_an_engine_that_does_not_start_says_why_and_leaves_no_process(tmp_path: 
             await InferenceServer().start(path, too_long, TTI, 0)
         with pytest.raises(InferenceError, match="the tokenizer writes it as"):
             await InferenceServer().start(str(no_markers), SETTINGS, TTI, 0)
-        with pytest.raises(InferenceError, match="tti.think_cap = 28.*set inference.response_tokens to 33"):
-            await InferenceServer().start(path, SETTINGS, TTISettings(think_cap=28), 0)
+        with pytest.raises(InferenceError, match="tti.think_cap = 30.*set inference.response_tokens to 33"):
+            await InferenceServer().start(path, SETTINGS, TTISettings(think_cap=30), 0)
         server = InferenceServer()
         with pytest.raises(InferenceError, match="did not start"):
             await server.start(str(broken), SETTINGS, TTI, 0)

@@ -65,8 +65,8 @@ def test_bad_panels() -> None:
         make_panel("alfworld", "x", [("a", "k", "1"), ("a", "k", "2")])
     with pytest.raises(DataError, match="no panel 'tests': use one of train, seen"):
         load_panel("alfworld", "tests")
-    with pytest.raises(DataError, match="webshop"):
-        load_panel("webshop", "train")
+    with pytest.raises(DataError, match="environment 'chess' is unknown: use alfworld, search, webshop"):
+        load_panel("chess", "train")
 
 
 def test_finding_a_task() -> None:
