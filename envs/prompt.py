@@ -40,7 +40,7 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def shown_action(text: str) -> str:
+def shown_action(text: str, longest: int = LONGEST_ACTION) -> str:
     """A past action on one line, cut where it is longer than any command."""
     line = one_line(text)
-    return line if len(line) <= LONGEST_ACTION else line[:LONGEST_ACTION] + "..."
+    return line if len(line) <= longest else line[:longest] + "..."

@@ -10,13 +10,15 @@ it is what the original says of it (`Environment.trace`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from envs.data_folder import DataError
 from envs.environment import find_environment
 from envs.panel import Panel, find_task, load_panel
+
+TaskName = TypeVar("TaskName")
 
 
 def trace_file(
@@ -38,23 +40,31 @@ def trace_lines(
     for number, line in enumerate(lines, 1):
         if line.strip():
             try:
-                task_id, actions = _read_episode(line)
+                task_id, actions = read_episode(line, _read_id)
                 yield from trace_episode(panel, task_id, actions, data_dir)
             except DataError as error:
                 raise DataError(f"{origin}, line {number}: {error}") from error
 
 
-def _read_episode(line: str) -> tuple[str, list[str]]:
+def read_episode(line: str, read_task: Callable[[object], TaskName]) -> tuple[TaskName, list[str]]:
+    """The task and the actions of one line. `read_task` is given what stands as "task" (null: nothing) and raises
+    DataError for what names none."""
     try:
         episode = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"not JSON ({error}): write one object a line") from error
-    if not isinstance(episode, dict) or not isinstance(episode.get("task"), str):
-        raise DataError('no "task": write {"task": id, "actions": ["..."]}')
-    actions = episode.get("actions")
+    fields = episode if isinstance(episode, dict) else {}
+    task = read_task(fields.get("task"))
+    actions = fields.get("actions")
     if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
         raise DataError(f'"actions" is {actions!r}, not a list of strings')
-    return episode["task"], actions
+    return task, actions
+
+
+def _read_id(task: object) -> str:
+    if not isinstance(task, str):
+        raise DataError('no "task": write {"task": id, "actions": ["..."]}')
+    return task
 
 
 def trace_episode(

@@ -9,7 +9,6 @@ Owns: `factbook_folder`, which makes the suite at first use, and what the suite'
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -24,6 +23,7 @@ from envs.search.corpus import Corpus, move_folder, write_corpus
 from envs.search.factbook_panels import make_panels
 from envs.search.factbook_passages import element_passages, place_passages
 from envs.search.factbook_source import read_elements, read_places
+from envs.search.one_maker import one_maker
 from envs.search.question import Question, question_row
 
 PANELS = ("train", "seen", "unseen")
@@ -50,20 +50,10 @@ def factbook_folder(data_dir: Path | None = None) -> Path:
 @contextlib.contextmanager
 def _one_maker(folder: Path) -> Iterator[None]:
     """One process at a time makes the suite; the others wait for it."""
-    deadline = time.monotonic() + _LOCK_S
+    lock = folder.with_name(f".{folder.name}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with folder.with_name(f".{folder.name}.lock").open("w") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if time.monotonic() > deadline:
-                        raise DataError(
-                            f"{lock.name}: another process has been making the suite for {_LOCK_S:g} s: end it"
-                        ) from None
-                    time.sleep(0.1)
+        with one_maker(lock, _LOCK_S, f"{lock}: another process has been making the suite"):
             yield
     except OSError as error:
         raise DataError(

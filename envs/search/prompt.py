@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
+from envs.environment import PromptStyle
+from envs.prompt import one_line, shown_action
 from envs.search.env import shown_text
 
 LONGEST_ACTION = 300
 """Characters of a past action that are shown: a garbage reply must not fill the prompt."""
 _TITLE = re.compile(r'^"(.*)"\n')
-
-PromptStyle = Literal["full", "compact"]
 
 
 def render(
@@ -35,18 +34,12 @@ def render(
     raise ValueError(f"env.prompt {style!r} is unknown: use full or compact")
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _shown(action: str) -> str:
-    line = _one_line(action)
-    return line if len(line) <= LONGEST_ACTION else line[:LONGEST_ACTION] + "..."
-
-
 def _compact(goal: str, steps: Sequence[tuple[str, str]]) -> str:
     """What earlier steps found is left out: a small model's prompt has room for one search."""
-    lines = [f"question: {_one_line(goal)}", *(f"step: {_shown(action) or 'nothing'}" for action, _ in steps)]
+    lines = [
+        f"question: {one_line(goal)}",
+        *(f"step: {shown_action(action, LONGEST_ACTION) or 'nothing'}" for action, _ in steps),
+    ]
     lines += [f"doc: {document}" for document in documents(steps[-1][1])] if steps else []
     return "\n".join(lines)
 
@@ -60,19 +53,22 @@ def documents(observation: str) -> list[str]:
         before, rest = rest.split(f"\nDoc {number}: ", 1)
         parts.append(before)
         number += 1
-    lines = (_one_line(_TITLE.sub(r"\1. ", part)) for part in (*parts, rest))
+    lines = (one_line(_TITLE.sub(r"\1. ", part)) for part in (*parts, rest))
     return [line for line in lines if line]
 
 
 def _full(goal: str, steps: Sequence[tuple[str, str]], num_steps: int | None) -> str:
     parts = [
         "You are an expert agent who answers a question step by step, with the help of a search engine.",
-        f"Your question: {_one_line(goal)}",
+        f"Your question: {one_line(goal)}",
     ]
     if steps:
         taken = len(steps) if num_steps is None else num_steps
         first = taken - len(steps) + 1
-        told = "\n".join(f"Step {first + k}:{_shown(action)} {result}\n" for k, (action, result) in enumerate(steps))
+        told = "\n".join(
+            f"Step {first + k}:{shown_action(action, LONGEST_ACTION)} {result}\n"
+            for k, (action, result) in enumerate(steps)
+        )
         shown = f"The latest {len(steps)}, each with its result:\n{told}"
         parts.append(f"So far you have taken {taken} step(s). {shown}")
     parts.append(

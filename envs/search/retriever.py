@@ -9,9 +9,7 @@ missing or damaged is built beside its corpus (bm25: a second or two for the Fac
 
 from __future__ import annotations
 
-import fcntl
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -21,6 +19,7 @@ from envs.retrieval.bm25 import Bm25Index
 from envs.retrieval.dense import DenseIndex
 from envs.search import factbook
 from envs.search.corpus import Corpus, Passage
+from envs.search.one_maker import one_maker
 
 IndexKind = Literal["bm25", "dense"]
 INDEX_KINDS: tuple[IndexKind, ...] = ("bm25", "dense")
@@ -129,8 +128,8 @@ def open_index(corpus: Corpus, kind: IndexKind, progress: Progress = lambda coun
     try:
         return _index_class(kind).open(folder)
     except DataError:
-        with (corpus.folder / f".{kind}.lock").open("w") as lock:
-            _wait_for(lock.fileno(), folder)
+        complaint = f"{folder}: another process has been building it"
+        with one_maker(corpus.folder / f".{kind}.lock", _BUILD_S, complaint):
             try:
                 return _index_class(kind).open(folder)  # another process has built it meanwhile
             except DataError:
@@ -139,14 +138,3 @@ def open_index(corpus: Corpus, kind: IndexKind, progress: Progress = lambda coun
 
 def _index_class(kind: IndexKind) -> type[Bm25Index] | type[DenseIndex]:
     return DenseIndex if kind == "dense" else Bm25Index
-
-
-def _wait_for(lock: int, folder: Path) -> None:
-    deadline = time.monotonic() + _BUILD_S
-    while True:
-        try:
-            return fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise DataError(f"{folder}: another process has been building it for {_BUILD_S:g} s: end it") from None
-            time.sleep(0.2)

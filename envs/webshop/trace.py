@@ -9,13 +9,13 @@ played too, as the original does: its last page has no buttons, but a search goe
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from envs.data_folder import DataError
+from envs.trace import read_episode
 from envs.webshop.engine import Engine, ObservationMode
 from envs.webshop.goals import OFFICIAL_SEED, Goal
 from envs.webshop.official import prepared_catalogue
@@ -68,7 +68,7 @@ def trace_webshop(
         if not line.strip():
             continue
         try:
-            task, place, actions = _read_episode(line)
+            (task, place), actions = read_episode(line, _read_place)
             goal = catalogue.goal(human_goals, goal_seed, place)
         except DataError as error:
             raise DataError(f"{origin}, line {number}: {error}") from error
@@ -94,16 +94,8 @@ def trace_episode(engine: Engine, goal: Goal, actions: Iterable[str]) -> Iterato
         yield record | {"breakdown": engine.breakdown} if done else record
 
 
-def _read_episode(line: str) -> tuple[str | int, int, list[str]]:
-    """The task as it is written, its number, the actions."""
-    try:
-        episode = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON ({error}): write one object a line") from error
-    task = episode.get("task") if isinstance(episode, dict) else None
+def _read_place(task: object) -> tuple[str | int, int]:
+    """The task as it is written, and its number."""
     if isinstance(task, bool) or not isinstance(task, int | str) or not _DECIMAL.fullmatch(str(task)):
         raise DataError(f'"task" is {task!r}: write {{"task": place in the shuffled goal list, "actions": ["..."]}}')
-    actions = episode.get("actions")
-    if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
-        raise DataError(f'"actions" is {actions!r}, not a list of strings')
-    return task, int(task), actions
+    return task, int(task)
