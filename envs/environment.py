@@ -124,6 +124,11 @@ class Environment(ABC):
     def panel_rows(self, panel: str, data_dir: Path | None = None) -> list[TaskRow]:
         """The tasks of a panel in panel order. `data_dir`: where fetched data lies (null: T2PO_DATA). DataError."""
 
+    def panel_files(self, panel: str, data_dir: Path | None = None) -> tuple[Path, ...] | None:
+        """The files (or folders that are replaced as a whole) that the panel's tasks follow from: while they stay as
+        they are, it is read once a process. Null (not known): it is read at every load. DataError: one is missing."""
+        return None
+
     @abstractmethod
     def make(self, settings: EnvSettings, data_dir: Path | None = None) -> TextEnv:
         """A fresh environment, which `reset(options={"task": Task})` starts."""

@@ -4,7 +4,8 @@ Owns: `Panel`, `load_panel`, `check_disjoint`, `find_task`. Called by the contro
 Must not know: how an environment plays a task.
 
 The hash is taken over what the tasks contain, never over file names, folder order or Python's hashes, so it
-is the same on every machine, and two panels with one hash are the same examination.
+is the same on every machine, and two panels with one hash are the same examination. A process reads a panel once
+while its files stay as they are, and compares two of them once: the large official ones take seconds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,16 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from envs.data_folder import DataError
 from envs.environment import Environment, find_environment
+from envs.file_mark import FileMark, mark_file
 from envs.records import Task
+
+_compared: set[frozenset[str]] = set()
+"""Pairs of panel hashes that were found to share nothing, in this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +65,7 @@ def load_panel(env_name: str, panel_name: str, data_dir: Path | None = None) -> 
         if panel_name in together:
             others = [name for name in together if name != panel_name and environment.has_data(name, data_dir)]
             for other in others:
-                check_disjoint(panel, _read_panel(environment, other, data_dir))
+                _check_pair(panel, _read_panel(environment, other, data_dir))
     return panel
 
 
@@ -67,7 +73,23 @@ def _read_panel(environment: Environment, panel_name: str, data_dir: Path | None
     if panel_name not in environment.panels:
         known = ", ".join(environment.panels)
         raise DataError(f"environment {environment.name} has no panel {panel_name!r}: use one of {known}")
+    files = environment.panel_files(panel_name, data_dir)
+    read = _read_unchanged if files is not None else _read_unchanged.__wrapped__
+    return read(environment, panel_name, data_dir, tuple(mark_file(path) for path in files or ()))
+
+
+@lru_cache(maxsize=6)  # two sets of three
+def _read_unchanged(
+    environment: Environment, panel_name: str, data_dir: Path | None, _files: tuple[FileMark, ...]
+) -> Panel:
     return make_panel(environment.name, panel_name, environment.panel_rows(panel_name, data_dir))
+
+
+def _check_pair(one: Panel, other: Panel) -> None:
+    pair = frozenset((one.hash, other.hash))
+    if pair not in _compared:
+        check_disjoint(one, other)
+        _compared.add(pair)
 
 
 def check_disjoint(*panels: Panel) -> None:

@@ -24,6 +24,10 @@ class WebshopSettings(Section):
         "text", description="The original's observation mode: texts in a row, or one a line with its buttons marked."
     )
     show_attributes: bool = Field(False, description="Whether an item's page offers its attributes (original: no).")
+    results_per_page: int = Field(10, ge=1, le=50, description="Products on a page of results (original: 10).")
+    reward: Literal["success", "score"] = Field(
+        "success", description='Share of success_reward that a purchase earns: 0 or 1 ("success"), or its score.'
+    )
 
 
 class SearchSettings(Section):

@@ -7,12 +7,9 @@ Owns: the walks, the comparison, and the report with both speeds. Called by `t2p
 from __future__ import annotations
 
 import argparse
-import json
-import lzma
 import random
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +18,7 @@ from envs.alfworld.engine import Engine, Game
 from envs.alfworld.games import panel_games
 from envs.alfworld.planner import plan
 from envs.alfworld.textworld_reference import Reference, State
+from envs.comparison import Progress, Record, run_comparison, speeds
 from envs.data_folder import DataError
 
 Chosen = tuple[str, str, str, str]
@@ -45,14 +43,7 @@ class Comparison:
     reference_seconds: float = 0.0
 
     def report(self) -> dict[str, Any]:
-        own = self.timed_steps / max(self.own_seconds, 1e-9)
-        reference = self.timed_steps / max(self.reference_seconds, 1e-9)
-        return {
-            **asdict(self),
-            "own_steps_per_s": round(own, 1),
-            "reference_steps_per_s": round(reference, 2),
-            "speedup": round(own / reference, 1) if self.timed_steps else None,
-        }
+        return {**asdict(self), **speeds(self.timed_steps, self.own_seconds, self.reference_seconds)}
 
 
 def compare(
@@ -60,8 +51,8 @@ def compare(
     num_steps: int,
     seed: int,
     timed_every: int,
-    progress: Callable[[str], None] = lambda text: None,
-    record: Callable[[dict[str, Any]], None] | None = None,
+    progress: Progress = lambda text: None,
+    record: Record | None = None,
 ) -> Comparison:
     """Walk every game (panel, id, task, problem) in both engines, `num_steps` commands each.
 
@@ -179,24 +170,12 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--timed-every", type=int, default=7, help="every how manyth game measures the speeds")
     parser.add_argument("--record", type=Path, help="write TextWorld's answers to this .jsonl.xz (a test fixture)")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def walk_all(progress: Progress, record: Record) -> Comparison:
         games = _part(choose_games(chosen.official, chosen.own, chosen.seed), chosen.part)
-        walks: list[str] = []
-        outcome = compare(
-            games,
-            chosen.steps,
-            chosen.seed,
-            chosen.timed_every,
-            lambda text: print(text, file=sys.stderr, flush=True),
-            lambda walk: walks.append(json.dumps(walk, separators=(",", ":")) + "\n"),
-        )
-        if chosen.record:
-            chosen.record.write_bytes(lzma.compress("".join(walks).encode(), preset=9 | lzma.PRESET_EXTREME))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(json.dumps(outcome.report(), indent=2))
-    return 1 if outcome.mismatches else 0
+        return compare(games, chosen.steps, chosen.seed, chosen.timed_every, progress, record)
+
+    return run_comparison(walk_all, chosen.record)
 
 
 if __name__ == "__main__":

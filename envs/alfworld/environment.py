@@ -15,7 +15,7 @@ from envs.alfworld.demonstration import Demonstrator, type_names
 from envs.alfworld.engine import Engine
 from envs.alfworld.env import AlfworldEnv
 from envs.alfworld.expert import read_task
-from envs.alfworld.games import OFFICIAL_PANELS, PANEL_NAMES, official_file, panel_games, stored_game
+from envs.alfworld.games import OFFICIAL_PANELS, PANEL_NAMES, official_file, panel_file, panel_games, stored_game
 from envs.alfworld.official import fetch_official
 from envs.alfworld.planner import plan
 from envs.alfworld.prompt import render
@@ -34,6 +34,9 @@ class Alfworld(Environment):
 
     def panel_rows(self, panel: str, data_dir: Path | None = None) -> list[TaskRow]:
         return [TaskRow(game.id, game.kind, game.digest) for game in panel_games(panel, data_dir)]
+
+    def panel_files(self, panel: str, data_dir: Path | None = None) -> tuple[Path, ...]:
+        return (panel_file(panel, data_dir),)
 
     def has_data(self, panel: str, data_dir: Path | None = None) -> bool:
         return panel not in OFFICIAL_PANELS or official_file(panel, data_dir or data_folder()).is_file()

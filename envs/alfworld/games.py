@@ -19,6 +19,7 @@ from typing import Any
 from envs.alfworld.engine import Game
 from envs.alfworld.suite import PANEL_SIZES, SUITE_FILE
 from envs.data_folder import DataError, data_folder
+from envs.file_mark import FileMark, mark_file
 
 OFFICIAL_PANELS = ("official-train", "official-seen", "official-unseen")
 PANEL_NAMES = (*PANEL_SIZES, *OFFICIAL_PANELS)
@@ -55,16 +56,23 @@ def official_file(panel: str, folder: Path) -> Path:
     return folder / "alfworld" / f"{panel}.jsonl.xz"
 
 
-def panel_games(panel: str, folder: Path | None = None) -> tuple[StoredGame, ...]:
-    """The games of a panel in panel order; `folder` is where official data lies (default: T2PO_DATA)."""
+def panel_file(panel: str, folder: Path | None = None) -> Path:
+    """The file with the games of a panel. Raises DataError."""
     if panel in PANEL_SIZES:
-        return _embedded(panel)
+        return SUITE_FILE
     if panel not in OFFICIAL_PANELS:
         raise DataError(f"alfworld has no panel {panel!r}: use one of {', '.join(PANEL_NAMES)}")
     path = official_file(panel, folder or data_folder())
     if not path.is_file():
         raise DataError(f"{path} is missing: fetch the official games with `t2po data get alfworld --from PATH`")
-    return _official(path, path.stat().st_mtime_ns)
+    return path
+
+
+def panel_games(panel: str, folder: Path | None = None) -> tuple[StoredGame, ...]:
+    """The games of a panel in panel order; `folder` is where official data lies (default: T2PO_DATA)."""
+    if panel in PANEL_SIZES:
+        return _embedded(panel)
+    return _official(mark_file(panel_file(panel, folder)))
 
 
 def stored_game(panel: str, index: int, task_id: str, folder: Path | None = None) -> StoredGame:
@@ -89,7 +97,8 @@ def _embedded(panel: str) -> tuple[StoredGame, ...]:
 
 
 @lru_cache(maxsize=8)
-def _official(path: Path, _changed: int) -> tuple[StoredGame, ...]:
+def _official(file: FileMark) -> tuple[StoredGame, ...]:
+    path = file.path
     games = tuple(sorted((_pack(row, path) for row in read_lines(path)), key=lambda game: game.id))
     if not games:
         raise DataError(f"{path} holds no games: fetch it again with `t2po data get alfworld --from PATH`")

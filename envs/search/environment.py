@@ -22,7 +22,7 @@ from envs.search.env import SearchEnv
 from envs.search.expert import OracleExpert
 from envs.search.factbook import PANELS as FACTBOOK_PANELS
 from envs.search.official import fetch_search
-from envs.search.panels import OFFICIAL_PANELS, PANEL_NAMES, official_file, panel_rows, question_of
+from envs.search.panels import OFFICIAL_PANELS, PANEL_NAMES, official_file, panel_file, panel_rows, question_of
 from envs.search.prompt import render
 from envs.search.reply import parse_search_reply
 from envs.search.retriever import RetrievalError, Retriever, local_retriever
@@ -41,6 +41,9 @@ class Search(Environment):
 
     def panel_rows(self, panel: str, data_dir: Path | None = None) -> list[TaskRow]:
         return [TaskRow(*row) for row in panel_rows(panel, data_dir)]
+
+    def panel_files(self, panel: str, data_dir: Path | None = None) -> tuple[Path, ...]:
+        return (panel_file(panel, data_dir),)
 
     def has_data(self, panel: str, data_dir: Path | None = None) -> bool:
         if panel not in OFFICIAL_PANELS:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from envs.data_folder import DataError, data_folder
+from envs.file_mark import FileMark, mark_file
 from envs.records import Task
 from envs.search import factbook
 from envs.search.question import Question, read_row
@@ -67,16 +68,17 @@ def _panel_lines(panel: str, folder: Path | None) -> tuple[Path, tuple[bytes, ..
     path = panel_file(panel, folder)
     source = panel.removeprefix("official-")
     try:
-        return path, _lines(path, path.stat().st_mtime_ns, source if source in SOURCES else "")
+        return path, _lines(mark_file(path), source if source in SOURCES else "")
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise DataError(f"{path}: {error}: the file is damaged, {_remedy(path)}") from error
 
 
 @lru_cache(maxsize=8)
-def _lines(path: Path, changed: int, source: str) -> tuple[bytes, ...]:
+def _lines(file: FileMark, source: str) -> tuple[bytes, ...]:
     """The lines of a file, or those of one data source."""
+    path = file.path
     if source:
-        lines = _lines(path, changed, "")
+        lines = _lines(file, "")
         chosen = tuple(line for number, line in enumerate(lines, 1) if _read(line, path, number).data_source == source)
         if not chosen:
             raise DataError(f"{path} holds no questions of {source}: {_remedy(path)}, from a source that has them")

@@ -9,17 +9,14 @@ Both sides search with our index, so rankings are not compared here.
 from __future__ import annotations
 
 import argparse
-import json
-import lzma
 import random
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from envs.data_folder import DataError
+from envs.comparison import Progress, Record, run_comparison, speeds
 from envs.webshop.catalogue import SEARCH_LIMIT, Catalogue
 from envs.webshop.engine import Engine, ObservationMode
 from envs.webshop.goals import OFFICIAL_SEED, Goal
@@ -51,14 +48,7 @@ class Comparison:
     reference_seconds: float = 0.0
 
     def report(self) -> dict[str, Any]:
-        own = self.steps / max(self.own_seconds, 1e-9)
-        reference = self.steps / max(self.reference_seconds, 1e-9)
-        return {
-            **asdict(self),
-            "own_steps_per_s": round(own, 1),
-            "reference_steps_per_s": round(reference, 1),
-            "speedup": round(own / reference, 1) if self.steps else None,
-        }
+        return {**asdict(self), **speeds(self.steps, self.own_seconds, self.reference_seconds)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +134,8 @@ def compare_walks(
     num_episodes: int,
     num_steps: int,
     seed: int,
-    progress: Callable[[str], None] = lambda text: None,
-    record: Callable[[dict[str, Any]], None] = lambda line: None,
+    progress: Progress = lambda text: None,
+    record: Record = lambda line: None,
 ) -> Comparison:
     """Walk through `num_episodes` goals, in the two observation modes by turns. `record` gets the original's goals and
     the products' nouns, then each walk as the original answered it."""
@@ -223,7 +213,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--show-attrs", action="store_true")
     parser.add_argument("--record", type=Path, help="write the original's answers to this .jsonl.xz (a test fixture)")
     chosen = parser.parse_args(arguments)
-    try:
+
+    def walk_all(progress: Progress, record: Record) -> Comparison:
         files = find_files(chosen.data)
         pair = make_pair(
             chosen.checkout,
@@ -234,22 +225,9 @@ def main(arguments: list[str]) -> int:
             goal_seed=chosen.goal_seed,
             show_attrs=chosen.show_attrs,
         )
-        recorded: list[str] = []
-        outcome = compare_walks(
-            pair,
-            chosen.episodes,
-            chosen.steps,
-            chosen.seed,
-            lambda text: print(text, file=sys.stderr, flush=True),
-            lambda line: recorded.append(json.dumps(line, separators=(",", ":")) + "\n"),
-        )
-        if chosen.record:
-            chosen.record.write_bytes(lzma.compress("".join(recorded).encode(), preset=9 | lzma.PRESET_EXTREME))
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(json.dumps(outcome.report(), indent=2))
-    return 1 if outcome.mismatches else 0
+        return compare_walks(pair, chosen.episodes, chosen.steps, chosen.seed, progress, record)
+
+    return run_comparison(walk_all, chosen.record)
 
 
 if __name__ == "__main__":

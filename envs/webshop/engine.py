@@ -50,6 +50,7 @@ class Engine:
         prices: Float64,
         observation_mode: ObservationMode = "text",
         show_attrs: bool = False,
+        page_size: int = pages.PAGE_SIZE,
     ) -> None:
         if observation_mode not in ("text", "text_rich"):
             raise ValueError(f"observation_mode {observation_mode!r} is unknown: use text or text_rich")
@@ -57,6 +58,7 @@ class Engine:
         self._prices = prices
         self._rich = observation_mode == "text_rich"
         self._show_attrs = show_attrs
+        self._page_size = page_size
         self.breakdown: Breakdown | None = None
         self.observation = ""
         self._address = ""
@@ -138,7 +140,7 @@ class Engine:
         self._keywords, self._number = keywords, number
         self._item, self._options = -1, {}
         found = self.catalogue.search(" ".join(keywords))
-        shown = found[(number - 1) * pages.PAGE_SIZE : number * pages.PAGE_SIZE]
+        shown = found[(number - 1) * self._page_size : number * self._page_size]
         products = [self.catalogue.product(item) for item in shown]
         page = pages.results_page(self.goal.text, number, len(found), products)
         self._turn_to(page, f"search_results/{self._query()}/{number}")

@@ -13,12 +13,14 @@ from envs.records import Task
 from envs.text_env import Info, TextEnv
 from envs.webshop.engine import Engine, ObservationMode
 from envs.webshop.goals import OFFICIAL_SEED
+from envs.webshop.pages import PAGE_SIZE
 from envs.webshop.reward import Breakdown
 from envs.webshop.tasks import engine_for
 
 
 class WebshopEnv(TextEnv):
-    """One goal at a time. `success_reward` for a purchase that is right in every respect, 0 for all else.
+    """One goal at a time. `success_reward` for a purchase that is right in every respect, 0 for all else; with
+    `pays_score` every purchase earns its score's share of it.
 
     `info`: `admissible` in page order, `goal` (the instruction), `won`, `task_score` (WebShop's own score of the
     purchase in [0, 1], 0 before it) and, at a purchase, `breakdown`.
@@ -31,6 +33,8 @@ class WebshopEnv(TextEnv):
         success_reward: float = 10.0,
         observation_mode: ObservationMode = "text",
         show_attrs: bool = False,
+        page_size: int = PAGE_SIZE,
+        pays_score: bool = False,
         goal_seed: int = OFFICIAL_SEED,
         data_dir: Path | None = None,
     ) -> None:
@@ -38,6 +42,8 @@ class WebshopEnv(TextEnv):
         self._success_reward = success_reward
         self._observation_mode = observation_mode
         self._show_attrs = show_attrs
+        self._page_size = page_size
+        self._pays_score = pays_score
         self._goal_seed = goal_seed
         self._data_dir = data_dir
         self._engine: Engine | None = None
@@ -52,6 +58,7 @@ class WebshopEnv(TextEnv):
             task,
             observation_mode=self._observation_mode,
             show_attrs=self._show_attrs,
+            page_size=self._page_size,
             goal_seed=self._goal_seed,
             data_dir=self._data_dir,
         )
@@ -67,7 +74,8 @@ class WebshopEnv(TextEnv):
         self._turns += 1
         truncated = not done and self._turns >= self._max_turns
         info = _info(self._engine, score, self._engine.breakdown)
-        return observation, self._success_reward * info["won"], done, truncated, info
+        earned = score if self._pays_score else float(info["won"])
+        return observation, self._success_reward * earned, done, truncated, info
 
 
 def _info(engine: Engine, score: float, breakdown: Breakdown | None) -> Info:

@@ -7,7 +7,7 @@ how the shop works or is stored.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from envs.webshop.env import WebshopEnv
 from envs.webshop.expert import ShoppingExpert
 from envs.webshop.official import fetch_webshop
 from envs.webshop.prompt import render
-from envs.webshop.tasks import APART, PANEL_NAMES, goal_of, has_data, panel_rows
+from envs.webshop.tasks import APART, PANEL_NAMES, engine_for, goal_of, has_data, panel_file, panel_rows
+from envs.webshop.trace import trace_episode
 
 
 class Webshop(Environment):
@@ -32,6 +33,9 @@ class Webshop(Environment):
     def panel_rows(self, panel: str, data_dir: Path | None = None) -> list[TaskRow]:
         return panel_rows(panel, data_dir)
 
+    def panel_files(self, panel: str, data_dir: Path | None = None) -> tuple[Path, ...]:
+        return (panel_file(panel, data_dir),)
+
     def has_data(self, panel: str, data_dir: Path | None = None) -> bool:
         return has_data(panel, data_dir)
 
@@ -41,6 +45,8 @@ class Webshop(Environment):
             success_reward=settings.success_reward,
             observation_mode=settings.webshop.observation,
             show_attrs=settings.webshop.show_attributes,
+            page_size=settings.webshop.results_per_page,
+            pays_score=settings.webshop.reward == "score",
             data_dir=data_dir,
         )
 
@@ -56,6 +62,10 @@ class Webshop(Environment):
     def allows(self, action: str, info: Mapping[str, Any]) -> bool:
         """As published: any action in the right format is one; the shop does nothing about words that mean nothing."""
         return True
+
+    def trace(self, task: Task, actions: Iterable[str], data_dir: Path | None = None) -> Iterator[dict[str, Any]]:
+        """As of a goal of official files: the original's clickables and its score; actions after a purchase count."""
+        return trace_episode(*engine_for(task, data_dir=data_dir), actions)
 
     def verdict(self, info: Mapping[str, Any]) -> str:
         return f" Score {info['task_score']:.3f}." + "".join(

@@ -16,6 +16,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from envs.data_folder import DataError, data_folder
+from envs.file_mark import FileMark, mark_file
 from envs.webshop.catalogue import KIND, Catalogue, Progress
 from envs.webshop.goals import OFFICIAL_SEED
 from envs.webshop.nouns import Tagger, add_nouns, load_tagger
@@ -115,14 +116,14 @@ def prepared_catalogue(
     written, under the hash of their content.
     """
     if (data / "products").is_dir():
-        return _opened(data.resolve(), (data / "products").stat().st_mtime_ns)
+        return _opened(mark_file(data.resolve() / "products"))
     files = find_files(data)
     name = Path("webshop") / f"{KIND}-{files.content_hash()}"
     places = [data_folder() / name, Path(tempfile.gettempdir()) / f"t2po-{os.getuid()}" / name]
     for place in places:
         if (place / "products").is_dir():
             with suppress(DataError):  # damaged, or of another version: it is prepared again
-                return _opened(place, (place / "products").stat().st_mtime_ns)
+                return _opened(mark_file(place / "products"))
     place = next((place for place in places if _can_write(place.parent)), places[0])
     part = place.with_name(f".{place.name}.{os.getpid()}.part")
     try:
@@ -130,24 +131,29 @@ def prepared_catalogue(
         _move(part, place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return _opened(place, (place / "products").stat().st_mtime_ns)
+    return _opened(mark_file(place / "products"))
 
 
 @lru_cache(maxsize=8)
-def _opened(folder: Path, _changed: int) -> Catalogue:
+def _opened(products: FileMark) -> Catalogue:
     """One catalogue a process, for as long as its folder stays the same."""
     try:
-        return Catalogue.open(folder)
+        return Catalogue.open(products.path.parent)
     except DataError as error:
         raise DataError(f"{error} with `t2po data get webshop --from PATH`") from error
 
 
-def stored_catalogue(folder: Path, full: bool) -> Catalogue:
-    """A set that was fetched into the data folder. Raises DataError when it was not."""
+def stored_products(folder: Path, full: bool) -> Path:
+    """The products of a set that was fetched into the data folder. Raises DataError when it was not."""
     place = catalogue_folder(folder, full)
     if not (place / "products").is_dir():
         raise DataError(f"{place} is missing: fetch the official products with `t2po data get webshop --from PATH`")
-    return _opened(place, (place / "products").stat().st_mtime_ns)
+    return place / "products"
+
+
+def stored_catalogue(folder: Path, full: bool) -> Catalogue:
+    """A set that was fetched into the data folder. Raises DataError when it was not."""
+    return _opened(mark_file(stored_products(folder, full)))
 
 
 def _can_write(folder: Path) -> bool:

@@ -27,7 +27,8 @@ from envs.webshop import suite
 from envs.webshop.catalogue import Catalogue
 from envs.webshop.engine import Engine, ObservationMode
 from envs.webshop.goals import OFFICIAL_SEED, Goal, goal_digest
-from envs.webshop.official import stored_catalogue
+from envs.webshop.official import stored_catalogue, stored_products
+from envs.webshop.pages import PAGE_SIZE
 from envs.webshop.product import Product
 
 SPLITS: dict[str, tuple[int, int | None]] = {
@@ -93,6 +94,13 @@ def panel_rows(panel: str, data_dir: Path | None = None, goal_seed: int = OFFICI
     return rows
 
 
+def panel_file(panel: str, data_dir: Path | None = None) -> Path:
+    """What a panel's goals follow from: the shipped catalogue, or the folder of fetched products. Raises DataError."""
+    if panel in suite.PANELS:
+        return suite.SUITE_FILE
+    return stored_products(data_dir or data_folder(), bool(_split_of(panel)[0]))
+
+
 def has_data(panel: str, data_dir: Path | None = None) -> bool:
     """Whether goals of the panel are here; a set of another size may have none in a split."""
     with suppress(DataError):
@@ -111,13 +119,14 @@ def engine_for(
     *,
     observation_mode: ObservationMode = "text",
     show_attrs: bool = False,
+    page_size: int = PAGE_SIZE,
     goal_seed: int = OFFICIAL_SEED,
     data_dir: Path | None = None,
 ) -> tuple[Engine, Goal]:
     """The shop of a task and its goal, which `Engine.reset` takes. Environments of one process share the catalogue."""
     panel = _panel_of(task, data_dir, goal_seed)
     prices = panel.catalogue.goal_table(panel.human, goal_seed).prices
-    return Engine(panel.catalogue, prices, observation_mode, show_attrs), panel.goal(task.index)
+    return Engine(panel.catalogue, prices, observation_mode, show_attrs, page_size), panel.goal(task.index)
 
 
 def _panel_of(task: Task, data_dir: Path | None, goal_seed: int) -> _Panel:
@@ -134,9 +143,7 @@ def _panel_of(task: Task, data_dir: Path | None, goal_seed: int) -> _Panel:
 def _panel(panel: str, data_dir: Path | None, goal_seed: int) -> _Panel:
     if panel in suite.PANELS:
         return _Panel(suite.suite_catalogue(), False, goal_seed, suite.suite_places(panel, goal_seed), True)
-    if panel not in _OFFICIAL:
-        raise DataError(f"webshop has no panel {panel!r}: use one of {', '.join(PANEL_NAMES)}")
-    full, human, split = _OFFICIAL[panel]
+    full, human, split = _split_of(panel)
     catalogue = stored_catalogue(data_dir or data_folder(), bool(full))
     num_goals = len(catalogue.goal_table(bool(human), goal_seed))
     if human and not num_goals:
@@ -149,6 +156,13 @@ def _panel(panel: str, data_dir: Path | None, goal_seed: int) -> _Panel:
     if repeats := _repeats(catalogue, bool(human), goal_seed, min(_HELD_OUT.get(split, 0), num_goals)):
         places = [place for place in places if place not in repeats]
     return _Panel(catalogue, bool(human), goal_seed, places, False)
+
+
+def _split_of(panel: str) -> tuple[str, str, str]:
+    """What the name of an official panel says: full set?, human goals?, split."""
+    if panel not in _OFFICIAL:
+        raise DataError(f"webshop has no panel {panel!r}: use one of {', '.join(PANEL_NAMES)}")
+    return _OFFICIAL[panel]
 
 
 @lru_cache(maxsize=8)

@@ -1,7 +1,7 @@
-"""Traces of a shop: play given actions on official data and say what came of each, for comparison with the original.
+"""Traces of a shop: play given actions and say what came of each, for comparison with the original.
 
-Owns: reading the episodes and what one step's record holds (`t2po env trace webshop --data PATH`). Called by the CLI.
-Must not know: panels, prompts, models.
+Owns: what one step's record holds (`trace_episode`, of a panel's task as of an official goal), and reading the episodes
+of `t2po env trace webshop --data PATH`. Called by the CLI and the environment. Must not know: panels, prompts, models.
 
 An episode is one JSON line `{"task": place in the shuffled goal list, "actions": [...]}`. Actions after a purchase are
 played too, as the original does: its last page has no buttons, but a search goes on with the same goal.
@@ -73,18 +73,17 @@ def trace_webshop(
         except DataError as error:
             raise DataError(f"{origin}, line {number}: {error}") from error
         engine = Engine(catalogue, prices, observation_mode, show_attrs)
-        for record in trace_episode(engine, goal, actions):
-            yield {"task": task, **record}
+        for step, said in enumerate(trace_episode(engine, goal, actions)):
+            yield {"task": task, "step": step, **said}
 
 
 def trace_episode(engine: Engine, goal: Goal, actions: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """The records of one episode."""
+    """What the shop says at the reset and after each action: the fields of `trace_webshop` but task and step."""
     observation, score, done = engine.reset(goal), 0.0, False
-    for step, action in enumerate([None, *actions]):
+    for action in (None, *actions):
         if action is not None:
             observation, score, done = engine.step(action)
         record = {
-            "step": step,
             "observation": observation,
             "admissible": engine.clickables(),
             "reward": SUCCESS_REWARD * (score == 1.0),

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from envs.data_folder import DataError
+from envs.environment import find_environment
 from envs.panel import check_disjoint, load_panel
 from envs.records import Task
+from envs.settings import EnvSettings, WebshopSettings
 from envs.webshop.env import WebshopEnv
 from envs.webshop.official import fetch_webshop
 from envs.webshop.tasks import goal_of
@@ -70,6 +72,28 @@ def test_any_other_purchase_is_not() -> None:
     _, reward, terminated, _, info = env.step("click[buy now]")
     assert (reward, terminated, info["won"]) == (0.0, True, False) and 0 <= info["task_score"] < 1
     assert isinstance(reward, float) and "breakdown" in info
+
+
+def test_a_wrong_purchase_earns_its_score_where_the_reward_is_the_score() -> None:
+    settings = EnvSettings(name="webshop", success_reward=4.0, webshop=WebshopSettings(reward="score"))
+    env = find_environment("webshop").make(settings)
+    env.reset(options={"task": TRAIN.tasks[0]})
+    env.step("search[gift]")
+    info = env.step(f"search[{goal_of(TRAIN.tasks[0])[1].title}]")[4]
+    env.step(info["admissible"][-1])
+    _, reward, terminated, _, info = env.step("click[buy now]")
+    assert terminated and not info["won"] and 0 < info["task_score"] < 1
+    assert reward == pytest.approx(4.0 * info["task_score"])
+
+
+@pytest.mark.parametrize("size", [1, 4, 10])
+def test_a_page_of_results_holds_as_many_products_as_asked_for(size: int) -> None:
+    settings = EnvSettings(name="webshop", webshop=WebshopSettings(results_per_page=size))
+    env = find_environment("webshop").make(settings)
+    env.reset(options={"task": TRAIN.tasks[0]})
+    pages = [env.step("search[gift]")[4]["admissible"], env.step("click[next >]")[4]["admissible"]]
+    products = [[action for action in page if action.startswith("click[b0")] for page in pages]
+    assert [len(shown) for shown in products] == [size, size] and not set(products[0]) & set(products[1])
 
 
 def test_actions_are_listed_as_they_are_sent() -> None:

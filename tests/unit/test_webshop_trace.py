@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from controller.cli import main
 from envs.data_folder import DataError
+from envs.panel import load_panel
+from envs.trace import trace_lines
 from envs.webshop.official import fetch_webshop
+from envs.webshop.tasks import goal_of
 from envs.webshop.trace import trace_data, trace_webshop
 from tests.unit.webshop_records import ODD_RECORDS, tag_words
 
@@ -100,3 +104,30 @@ def test_episodes_come_from_a_file(stored: Path, tmp_path: Path) -> None:
     path.write_bytes(b"\xff")
     with pytest.raises(DataError, match="JSON lines"):
         list(trace_data(stored, path))
+
+
+def test_a_panels_task_gives_the_same_records_as_its_place_in_the_files(stored: Path) -> None:
+    panel = load_panel("webshop", "official-test", stored.parents[1])
+    assert len(panel.tasks) == 41
+    bought = 0
+    for task in panel.tasks:
+        line = json.dumps({"task": task.id, "actions": BUY})
+        records = list(trace_lines(panel, [line], "episodes.jsonl", stored.parents[1]))
+        assert records == trace(stored, line)
+        bought += sum("breakdown" in each for each in records)
+    assert bought
+
+
+def test_the_command_prints_score_and_breakdown_of_a_panels_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = load_panel("webshop", "unseen").tasks[0]
+    _, product = goal_of(task)
+    actions = [f"search[{product.title}]", f"click[{product.asin}]", "click[buy now]"]
+    path = tmp_path / "episodes.jsonl"
+    path.write_text(json.dumps({"task": task.id, "actions": actions}) + "\n")
+    assert main(["env", "trace", "webshop", "--panel", "unseen", "--episodes", str(path)]) == 0
+    first, *_, last = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert list(first) == ["task", "step", "observation", "admissible", "reward", "task_score", "done"]
+    assert first["admissible"] == ["search"] and first["task_score"] == 0.0
+    assert last["done"] and 0 < last["task_score"] <= 1 and last["breakdown"]
