@@ -1,7 +1,7 @@
 """One request in vLLM's words, and vLLM's answer as a `Candidate`. Pure functions.
 
 Owns: `SamplingSpec`, the sampling parameters of a request, the Candidate of a finished one. Called by
-`actors.inference`. Must not know: engines, deadlines, other requests.
+`actors.engine_replies`. Must not know: engines, deadlines, other requests.
 """
 
 from __future__ import annotations

@@ -30,6 +30,10 @@ class EngineError(RuntimeError):
     """A model folder or setting that no engine can start with."""
 
 
+class InferenceError(RuntimeError):
+    """A server that cannot do what it was asked; the message names the server's state, the value and the remedy."""
+
+
 def prepare_environment(settings: InferenceSettings) -> None:
     """What vLLM reads from the environment; a value that the operator has set stays."""
     defaults = {
@@ -65,19 +69,11 @@ def check_model_folder(model_path: str, settings: InferenceSettings) -> None:
         )
 
 
-def make_engine(model_path: str, settings: InferenceSettings, tti: TTISettings, seed: int) -> tuple[AsyncLLM, Any]:
-    """The engine and its tokenizer. Blocks for as long as the engine takes to start."""
-    from vllm.config import WeightTransferConfig
-    from vllm.engine.arg_utils import AsyncEngineArgs
-    from vllm.platforms import current_platform
-    from vllm.tokenizers import cached_tokenizer_from_config
-    from vllm.v1.engine.async_llm import AsyncLLM
-
-    from actors.weight_transfer import BACKEND
-
+def engine_arguments(model_path: str, settings: InferenceSettings, seed: int, *, on_cpu: bool) -> dict[str, Any]:
+    """vLLM's engine arguments, by vLLM's names, but the way that weights come in."""
     max_model_len = settings.prompt_tokens + settings.response_tokens
     by_device: dict[str, Any] = {"gpu_memory_utilization": settings.gpu_memory_utilization}
-    if current_platform.is_cpu():
+    if on_cpu:
         by_device = {
             "kv_cache_memory_bytes": int(settings.kv_cache_gib * 2**30),
             # A prompt cut into chunks makes vLLM rewind the request's own generator, which a CPU generator
@@ -86,19 +82,37 @@ def make_engine(model_path: str, settings: InferenceSettings, tti: TTISettings, 
             "max_num_batched_tokens": max(4096, max_model_len, settings.max_num_seqs),
             "enforce_eager": True,
         }
-    arguments = AsyncEngineArgs(
-        model=model_path,
-        dtype=settings.dtype,
-        seed=seed,
-        max_model_len=max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        generation_config="vllm",
-        disable_log_stats=True,
-        enable_prefix_caching=True,
-        logits_processors=["actors.tti_plugin:TTI"],
-        worker_extension_cls="actors.engine_worker.EngineWorker",
-        weight_transfer_config=WeightTransferConfig(backend=BACKEND),
+    return {
+        "model": model_path,
+        "dtype": settings.dtype,
+        "seed": seed,
+        "max_model_len": max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "generation_config": "vllm",
+        "disable_log_stats": True,
+        "enable_prefix_caching": settings.prefix_caching,
+        "logits_processors": ["actors.tti_plugin:TTI"],
+        "worker_extension_cls": "actors.engine_worker.EngineWorker",
         **by_device,
+    }
+
+
+def make_engine(model_path: str, settings: InferenceSettings, tti: TTISettings, seed: int) -> tuple[AsyncLLM, Any]:
+    """The engine and its tokenizer. Blocks for as long as the engine takes to start."""
+    from vllm.config import WeightTransferConfig
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.platforms import current_platform
+    from vllm.tokenizers import cached_tokenizer_from_config
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    on_cpu = current_platform.is_cpu()
+    if on_cpu:
+        from actors.weight_transfer import BACKEND as backend
+    else:
+        from actors.weight_channel import BACKEND as backend
+    arguments = AsyncEngineArgs(
+        **engine_arguments(model_path, settings, seed, on_cpu=on_cpu),
+        weight_transfer_config=WeightTransferConfig(backend=backend),
     )
     config = arguments.create_model_config()
     tokenizer = cached_tokenizer_from_config(config)

@@ -1,6 +1,6 @@
 """Fetching the statistics of finished requests out of an engine's process, many with one call.
 
-Owns: `ReplyStatistics`. Called by `actors.inference`. Must not know: what the statistics say, sampling, weights.
+Owns: `ReplyStatistics`. Called by `actors.engine_replies`. Must not know: what the statistics say, sampling, weights.
 """
 
 from __future__ import annotations

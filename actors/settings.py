@@ -76,12 +76,25 @@ class InferenceSettings(Section):
         448, ge=16, description="Longest prompt, tokens; a longer one is cut at the oldest history."
     )
     max_num_seqs: int = Field(64, ge=1, description="Requests that one engine decodes at once.")
+    prefix_caching: bool = Field(
+        True,
+        description="Whether beginnings that prompts share are computed once. Off, and with max_num_seqs = 1, the last "
+        "bits of a reply do not depend on what else is asked.",
+    )
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="Number format of the engine's weights.")
     kv_cache_gib: float = Field(1.0, gt=0, description="Memory for the engine's KV cache on a CPU, GiB.")
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1, description="Share of GPU memory that the engine may take.")
     start_timeout_s: float = Field(300.0, gt=0, description="Longest wait for an engine to start, seconds.")
     request_timeout_s: float = Field(120.0, gt=0, description="Longest wait for one reply, seconds.")
     update_timeout_s: float = Field(120.0, gt=0, description="Longest wait for a weight update, seconds.")
+    weight_transfer: Literal["auto", "object_store", "nccl"] = Field(
+        "auto",
+        description='How new weights come from the learner: "nccl" GPU to GPU, "object_store" through host memory; '
+        '"auto" is nccl where learner and engines have a GPU each.',
+    )
+    verify_every: int = Field(
+        20, ge=0, description="Weight updates between two whose checksums are compared, the first one too; 0 is never."
+    )
 
 
 class RolloutSettings(Section):

@@ -1,7 +1,7 @@
 """The memory of TTI inside an engine: one slot a live request, whatever its batch row, until its statistics are taken.
 
-Owns: the arrays of states, settings and histories, which slot is whose, the queues and the automaton of the engine's
-tokenizer, the statistics of a finished request. Called by `actors.tti_processor` and `actors.tti_processor_v2`. Must
+Owns: the arrays of states, settings and histories, which slot is whose, the automaton of the engine's tokenizer, the
+statistics of a finished request. Called by `actors.tti_processor` and `actors.tti_processor_v2`. Must
 not know: batch rows, vLLM, logits.
 
 Each slot has two states: before the token at hand ("committed"), and as if it were accepted ("pending"). An engine
@@ -22,18 +22,16 @@ import torch
 from torch import Tensor
 
 from actors import uncertainty
-from actors.think_markers import MarkerError, Tokenizer, build_automaton, queue_tokens, token_pieces
+from actors.forced_queues import ForcedQueues
+from actors.think_markers import MarkerError, Tokenizer, build_automaton, token_pieces
 from actors.token_distribution import Distribution
 from actors.tti_request import EMPTY_RANGE, Request
-from actors.uncertainty import Column, Knob, Queues, Settings, ThoughtTable
+from actors.uncertainty import Column, Knob, Settings, ThoughtTable
 
 logger = logging.getLogger(__name__)
 
 FIRED_NAMES = ("", "uncertainty", "cap")
 ENTROPY, CONFIDENCE, M = range(3)
-MAX_QUEUES = 256
-"""Different queue texts that an engine remembers; clients choose them, so there must be an end."""
-
 _BEYOND = 4  # tokens that async scheduling may measure after a reply's end
 
 
@@ -68,14 +66,12 @@ class SlotTable:
         """`tensors`: take steps on torch tensors (the default anywhere but on a CPU) rather than in compiled loops."""
         self.device = device
         self.on_host = device.type == "cpu" if tensors is None else not tensors
-        self._tokenizer, self._max_length = tokenizer, max_length
+        self._max_length = max_length
         self._automaton = build_automaton(token_pieces(tokenizer, vocabulary))
         self.table = ThoughtTable(
             self.place(self._automaton.next_state), self._automaton.first_inside, self._automaton.done
         )
-        self.queues = Queues(self.place(np.zeros((1, 1), np.int64)), self.place(np.zeros(1, np.int64)))
-        self._queue_ids: dict[str, int] = {}
-        self._queue_lists: list[list[int]] = []
+        self._queues = ForcedQueues(tokenizer, self._automaton, device)
         self._by_key: dict[object, Slot] = {}  # by id, by the owner's identity if it has none
         self._free: list[int] = []
         self.window_size, self._history_length = 4, 64
@@ -119,7 +115,7 @@ class SlotTable:
         limit = min(max_tokens or self._max_length, self._max_length)
         self._make_room(request.window + 1, limit + _BEYOND)
         try:
-            queue_id, problem = self._queue_id(request.queue), ""
+            queue_id, problem = self._queues.number_of(request.queue), ""
         except MarkerError as error:  # one request's bad queue must not end the engine
             queue_id, problem = 0, str(error)
             logger.warning("t2po: %s", problem)
@@ -175,7 +171,7 @@ class SlotTable:
             from actors.uncertainty_host import step_rows
 
             arrays = (self.state, self.history, self.knobs, indices, *distribution, token, position)
-            table, queues = self.table, self.queues
+            table, queues = self.table, self._queues.arrays
             force = step_rows(
                 *(array.numpy() for array in arrays), table.next_state.numpy(), table.first_inside, table.done,
                 queues.tokens.numpy(), queues.lengths.numpy(),
@@ -188,7 +184,8 @@ class SlotTable:
         committed = uncertainty.accept(committed, token, grown, self.table)
         committed[:, Column.LOST] += committed[:, Column.NUM_TOKENS] != position
         settings = self._settings_of(indices, any_release)
-        after, m, force = uncertainty.measure(committed, settings, distribution, position, self.table, self.queues)
+        queues = self._queues.arrays
+        after, m, force = uncertainty.measure(committed, settings, distribution, position, self.table, queues)
         after[:, Column.NUM_TOKENS] = position + 1
         both[:, 0], both[:, 1] = committed, after
         self.state[indices] = both
@@ -239,7 +236,7 @@ class SlotTable:
             signal_range = _range_after(slot.request.range or EMPTY_RANGE, history)
             phi = uncertainty.phi(history[:, M], release)
         think_at, num_think_tokens = self._automaton.thought_span(tokens, slot.request.starts_inside)
-        queue_length = len(self._queue_lists[slot.queue_id]) if fired_at >= 0 else 0
+        queue_length = self._queues.length(slot.queue_id) if fired_at >= 0 else 0
         return {
             "history": history.astype(np.float32).tobytes(),
             "fired": FIRED_NAMES[int(last[Column.FIRED])] if fired_at >= 0 else "",
@@ -251,19 +248,6 @@ class SlotTable:
             "phi": math.nan if problem else phi,
             "problem": problem,
         }
-
-    def _queue_id(self, text: str) -> int:
-        if text not in self._queue_ids:
-            if len(self._queue_ids) == MAX_QUEUES:
-                raise MarkerError(f"forced queue {text!r}: {MAX_QUEUES} other texts are in use; use one of them")
-            self._queue_lists.append(queue_tokens(self._tokenizer, text, self._automaton))
-            self._queue_ids[text] = len(self._queue_lists) - 1
-            tokens = np.zeros((len(self._queue_lists), max(map(len, self._queue_lists))), np.int64)
-            for row, queue in zip(tokens, self._queue_lists, strict=True):
-                row[: len(queue)] = queue
-            lengths = np.array([len(queue) for queue in self._queue_lists])
-            self.queues = Queues(self.place(tokens), self.place(lengths))
-        return self._queue_ids[text]
 
     def _grow(self, count: int) -> None:
         have = len(self.state)

@@ -1,8 +1,9 @@
 """Weights into a running vLLM engine: the registered transfer engine, over a file in shared memory.
 
-Owns: the file's life, the reload of packed weights, and the cure of the tied output head. `write_weights` is called
-by `actors.inference`; vLLM's worker builds `SharedFileEngine` by the name `BACKEND`. Importing this module registers
-it. Must not know: where the weights come from, versions, requests.
+Owns: the file's life, the reload of packed weights, the cure of the tied output head, the checksums of what arrived.
+`write_weights` is called by `actors.weight_update`; vLLM's worker builds `SharedFileEngine` by the name `BACKEND`.
+Importing this module registers it. Must not know: where the weights come from, versions, requests.
+`actors.weight_channel` is the same over NCCL, on GPUs.
 
 Why a file: the weights arrive in the inference actor (Ray's object store), the model lives in another process that
 vLLM started. A file under /dev/shm is memory that both can map; vLLM's own messages would copy it three times.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from vllm.distributed.weight_transfer.base import (
     WeightTransferUpdateInfo,
 )
 from vllm.distributed.weight_transfer.factory import WeightTransferEngineFactory
+
+from envs.weight_checksum import Checksums, checksum_of
 
 BACKEND = "t2po_shared_file"
 _SHARED_MEMORY = Path("/dev/shm")
@@ -63,9 +67,10 @@ class SharedFileInit(WeightTransferInitInfo):
 
 @dataclass
 class SharedFileUpdate(WeightTransferUpdateInfo):
-    """One complete set of weights, under Hugging Face names."""
+    """One complete set of weights, under Hugging Face names. `verify`: keep the checksums of what arrives."""
 
     path: str
+    verify: bool = False
 
 
 class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
@@ -74,6 +79,8 @@ class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
     init_info_cls = SharedFileInit
     update_info_cls = SharedFileUpdate
     supports_draft_weight_update = False
+    arrived: Checksums | None = None
+    """Of the last update; null when it was not to be verified."""
 
     def init_transfer_engine(self, init_info: SharedFileInit) -> None:
         """Nothing to set up."""
@@ -85,22 +92,12 @@ class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
             initialize_layerwise_reload(self.model)
 
     def receive_weights(self, update_info: SharedFileUpdate) -> None:
+        self.arrived = {} if update_info.verify else None
         with safe_open(update_info.path, framework="pt") as file, torch.device(self.device):
             model: Any = self.model
-            names = list(file.keys())
-            loaded = model.load_weights((name, file.get_tensor(name)) for name in names)
-        self._check_complete(set(loaded))
-
-    def _check_complete(self, loaded: set[str]) -> None:
-        """A weight that the update lacks would silently stay as it was."""
-        expected = {name for name, _ in self.model.named_parameters()}
-        if self._tied:
-            expected = {name for name in expected if not name.startswith("lm_head.")}
-        if missing := sorted(expected - loaded):
-            raise WeightTransferError(
-                f"weight update: {len(missing)} of {len(expected)} weights were not given, such as {missing[:3]}; "
-                "pass every weight under its Hugging Face name"
-            )
+            tensors = ((name, file.get_tensor(name)) for name in list(file.keys()))
+            loaded = model.load_weights(witnessed(tensors, self.arrived))
+        check_complete(self.model, set(loaded), self._tied)
 
     def finish_weight_update(self) -> None:
         from vllm.model_executor.model_loader.reload import finalize_layerwise_reload
@@ -123,6 +120,34 @@ class SharedFileEngine(WeightTransferEngine[SharedFileInit, SharedFileUpdate]):
 
     def shutdown(self) -> None:
         """Nothing is held between updates."""
+
+
+def witnessed(
+    tensors: Iterable[tuple[str, torch.Tensor]], arrived: Checksums | None
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """`tensors` as they pass to the model, each one's checksum noted in `arrived`."""
+    for name, tensor in tensors:
+        if arrived is not None:
+            arrived[name] = tensor_checksum(name, tensor)
+        yield name, tensor
+
+
+def tensor_checksum(name: str, tensor: torch.Tensor) -> int:
+    """`learner.weight_sender` sums up what it sends in the same way."""
+    content = tensor.detach().contiguous().view(-1).view(torch.uint8).to("cpu").numpy()
+    return checksum_of(name, str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape), content)
+
+
+def check_complete(model: torch.nn.Module, loaded: set[str], tied: bool) -> None:
+    """A weight that the update lacks would silently stay as it was."""
+    expected = {name for name, _ in model.named_parameters()}
+    if tied:
+        expected = {name for name in expected if not name.startswith("lm_head.")}
+    if missing := sorted(expected - loaded):
+        raise WeightTransferError(
+            f"weight update: {len(missing)} of {len(expected)} weights were not given, such as {missing[:3]}; "
+            "pass every weight under its Hugging Face name"
+        )
 
 
 if BACKEND not in WeightTransferEngineFactory._registry:

@@ -1,10 +1,12 @@
 """Learner throughput: ways of packing, number formats, and the learner against a bare loop, in one run.
 
-    python bench/learner.py [--model FOLDER] [--threads 1] [--dtype float32] [--sequences 256] [--repeats 3]
+    python bench/learner.py [--model FOLDER] [--threads 1] [--dtype float32] [--sequences 256] [--repeats 5] [--trl]
 
-Owns: nothing that is imported. Every row is measured `repeats` times, the rows in turn, and the best is
-shown: tokens (prompt and reply, no padding) per second of wall clock, and per second of processor time
-and thread, which a busy machine disturbs less.
+Owns: nothing that is imported. Every row is measured `repeats` times after one round that is not counted, the rows in
+turn, forwards and backwards. Shown are the quartiles of tokens (prompt and reply, no padding) per second of wall clock
+and per second of processor time and thread, which a busy machine disturbs less, and the quartiles of the ratio, round
+by round, to the bare loop with our packing (forward, backward, clip, AdamW; nothing else). `--trl` adds TRL's
+GRPOTrainer's update on the same tokens, if trl can be imported (`bench/learner_trl.py`).
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 VOCAB = 768
+BARE = "loop: bare torch, our packing"
 
 
 def parse() -> argparse.Namespace:
@@ -31,7 +34,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--prompt", type=int, nargs=2, default=(60, 180), help="shortest and longest prompt, tokens")
     parser.add_argument("--reply", type=int, nargs=2, default=(16, 48), help="shortest and longest reply, tokens")
     parser.add_argument("--micro-batch-tokens", type=int, nargs="+", default=[2048])
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--trl", action="store_true", help="measure TRL's GRPOTrainer too")
     parser.add_argument("--only", default="", help="measure the rows whose name contains this")
     parser.add_argument(
         "--plain-layers", action="store_true", help="leave transformers' own norms and rotary embeddings"
@@ -54,7 +58,7 @@ from learner.engine import DTYPES, guarded_step, start_engine  # noqa: E402
 from learner.learner import Learner  # noqa: E402
 from learner.packing import pack  # noqa: E402
 from learner.scoring import TokenScorer, load_policy  # noqa: E402
-from learner.settings import AdvantageSettings, LearnerSettings  # noqa: E402
+from learner.settings import Algorithm, LearnerSettings  # noqa: E402
 from tests.tiny_model import tiny_tokenizer  # noqa: E402
 
 Pairs = list[tuple[np.ndarray, np.ndarray]]
@@ -113,17 +117,23 @@ def _turn(prompt: np.ndarray, reply: np.ndarray, won: bool) -> Turn:
 
 
 class Row:
-    """One way to process all pairs once; keeps its best speed."""
+    """One way to process all pairs once; keeps its speed in every round."""
 
     def __init__(self, name: str, run: Callable[[], None]) -> None:
         self.name, self._run = name, run
-        self.wall, self.cpu = 0.0, 0.0
+        self.wall: list[float] = []
+        self.cpu: list[float] = []
 
     def measure(self, tokens: int, threads: int) -> None:
         wall, cpu = time.perf_counter(), time.process_time()
         self._run()
-        self.wall = max(self.wall, tokens / (time.perf_counter() - wall))
-        self.cpu = max(self.cpu, tokens * threads / (time.process_time() - cpu))
+        self.wall.append(tokens / (time.perf_counter() - wall))
+        self.cpu.append(tokens * threads / (time.process_time() - cpu))
+
+
+def quartiles(values: list[float], digits: int = 0) -> str:
+    """Lower quartile, median, upper quartile of what was counted."""
+    return " ".join(f"{value:8.{digits}f}" for value in np.percentile(values[1:], [25, 50, 75]))
 
 
 def packing_rows(path: Path, dtype: torch.dtype, pairs: Pairs, budget: int) -> list[Row]:
@@ -224,11 +234,11 @@ def loop_rows(path: Path, dtype: str, threads: int, pairs: Pairs, budget: int) -
         guarded_step(engine)
 
     settings = LearnerSettings(dtype=dtype, num_threads=threads, micro_batch_tokens=max(budget, 64), lr=1e-6)
-    learner = Learner(str(path), settings, AdvantageSettings(), 0)
+    learner = Learner(str(path), settings, Algorithm(), 0)
     groups = make_groups(pairs)
     return [
         Row("loop: bare torch, arrival order, mask, all logits", naive_loop),
-        Row("loop: bare torch, our packing", bare_loop),
+        Row(BARE, bare_loop),
         Row("loop: DeepSpeed engine (fine-tuning)", engine_loop),
         Row("loop: Learner.train_step", lambda: learner.train_step(groups, 0) and None),
     ]
@@ -247,8 +257,12 @@ def main() -> None:
             rows = packing_rows(path, DTYPES[ARGS.dtype], pairs, budget)
             rows += loop_rows(path, ARGS.dtype, ARGS.threads, pairs, budget)
             rows = [row for row in rows if ARGS.only in row.name]
-            for _ in range(ARGS.repeats + 1):
-                for row in rows:
+            if ARGS.trl:
+                from bench.learner_trl import grpo_update
+
+                rows.append(Row("loop: TRL GRPOTrainer", grpo_update(path, ARGS.dtype, pairs, budget)))
+            for number in range(ARGS.repeats + 1):
+                for row in rows if number % 2 == 0 else rows[::-1]:
                     row.measure(tokens, ARGS.threads)
             batches = pack(pairs, budget)
             padding = 1 - sum(batch.num_tokens for batch in batches) / sum(batch.input_ids.numel() for batch in batches)
@@ -256,9 +270,12 @@ def main() -> None:
                 f"\n{ARGS.dtype}, {ARGS.threads} thread(s), {len(pairs)} sequences, {tokens} tokens, "
                 f"micro-batches of {budget} tokens, padding {padding:.1%}"
             )
-            print(f"{'':52s}{'tokens/s':>10s}{'tokens/CPU s':>14s}")
+            print(f"{'quartiles of':52s}{'tokens/s':>26s}   {'tokens/CPU s':>26s}   {'CPU, to the bare loop':>26s}")
+            bare = next((row for row in rows if row.name == BARE), None)
             for row in rows:
-                print(f"{row.name:52s}{row.wall:10.0f}{row.cpu:14.0f}", flush=True)
+                ratios = [own / base for own, base in zip(row.cpu, bare.cpu, strict=True)] if bare else []
+                shown = quartiles(ratios, 3) if ratios and row.name.startswith("loop") else ""
+                print(f"{row.name:52s}{quartiles(row.wall)}   {quartiles(row.cpu)}   {shown}", flush=True)
 
 
 if __name__ == "__main__":

@@ -20,15 +20,12 @@ from pathlib import Path
 from actors.rollout import TrajectorySpec
 from controller.calibration import cut_curve, epsilon_for, eta_for, gammas_of, resampled_share, thoughts_of
 from controller.calibration_plot import draw_calibration
-from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster
 from controller.config import ConfigError, RunConfig
 from controller.metrics import rollout_metrics
 from controller.part_settings import sampling_specs
 from controller.player import Player
-from controller.policy_folder import check_policy
-from controller.resume import POLICY_FOLDER
-from controller.run_folder import RunFolder
+from controller.policy_folder import check_policy, find_policy
 from controller.stop_signal import StopSignal
 from controller.task_order import TaskOrder
 from controller.uncut_thoughts import uncut_lengths
@@ -80,18 +77,6 @@ class Calibration:
         ]
 
 
-def policy_of(model: str, config: RunConfig) -> Path:
-    """MODEL: a Hugging Face folder, or a run, whose newest policy it is."""
-    folder = Path(model).expanduser()
-    if not folder.is_dir() and (Path("runs") / model).is_dir():
-        folder = Path("runs") / model
-    if (folder / "config.json").is_file() or not folder.is_dir():
-        return folder
-    run = RunFolder.read(folder)
-    checkpoint = CheckpointStore(run.checkpoints, config.checkpoint.keep_last).latest()
-    return checkpoint.path / POLICY_FOLDER if checkpoint else run.policy
-
-
 def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: int, to: Path, say: Say = print) -> int:
     """The exit status; writes calibration.json and calibration.png below `to`."""
     if config.tti.acts != "paper" or config.tti.signal == "release":
@@ -100,7 +85,7 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
             "tti.variant = 'paper' has an epsilon to calibrate, and its signal is not 'release'"
         )
     require_ready(config.env)
-    policy = policy_of(model, config)
+    policy = find_policy(model)
     check_policy(policy, config)
     order = TaskOrder(load_panel(config.env.name, config.env.train_panel).tasks, config.seed)
 

@@ -1,7 +1,7 @@
 """Checkpoints of a run: one folder a step, committed in one atomic step, checked before it is used.
 
-Owns: the folders below `checkpoints/`, their manifest with checksums, the controller's own state, pruning. Called by
-the training loop, export and evaluation. Must not know: what the learner writes, or the queue.
+Owns: the folders below `checkpoints/`, the controller's own state, pruning. Called by the training loop, export and
+evaluation. Must not know: what the learner writes, the queue, how a file is told from what was written.
 
 A commit is the rename of `.writing-…` to `step-…`, after every file and the manifest are on the disk. Until then the
 checkpoint does not exist, from then on it is whole. What a kill left unfinished is removed by the next writer.
@@ -14,9 +14,7 @@ never happened: a commit removes checkpoints of later steps, which belong to a c
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 import re
 import shutil
 from dataclasses import dataclass, field
@@ -25,22 +23,26 @@ from typing import Any
 
 import msgspec
 
-from controller.durable_files import RunFolderError, encode_json, sync_folder, write_whole
+from controller.checkpoint_manifest import CheckpointError, Damaged, check_manifest, write_manifest
+from controller.durable_files import RunFolderError, sync_folder
+from controller.ratings import Ratings
+
+__all__ = [
+    "LEARNER_FOLDER",
+    "POLICY_FOLDER",
+    "Checkpoint",
+    "CheckpointError",
+    "CheckpointState",
+    "CheckpointStore",
+    "OutstandingGroup",
+]
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
-MANIFEST, STATE = "manifest.json", "controller.msgpack"
+STATE = "controller.msgpack"
+LEARNER_FOLDER, POLICY_FOLDER = "learner", "policy"
+"""Inside a checkpoint: the learner's own files, and the policy as a plain Hugging Face folder."""
 _NAME = re.compile(r"step-(\d{8})")
-_CHUNK = 1 << 20
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be written or used; names the folder, the cause and the remedy."""
-
-
-class _DamagedError(Exception):
-    """A checkpoint that is not what was written; the one before it is tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,19 +76,6 @@ class CheckpointState:
     thresholds: tuple[tuple[int, float, float], ...] = ()
 
 
-class _FileMark(msgspec.Struct, frozen=True):
-    bytes: int
-    blake2b: str
-
-
-class _Manifest(msgspec.Struct, frozen=True):
-    format: int
-    step: int
-    policy_version: int
-    model_fingerprint: str
-    files: dict[str, _FileMark]
-
-
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """A committed checkpoint whose files were found to be what was written."""
@@ -102,11 +91,14 @@ class Checkpoint:
 class CheckpointStore:
     """The checkpoints of one run. One writer (the run folder's lock sees to that), any number of readers."""
 
-    def __init__(self, folder: Path, keep_last: int) -> None:
+    def __init__(self, folder: Path, keep_last: int, *, keep_best: bool = False) -> None:
+        """`keep_best`: the best of those that were rated is kept too, however old it is."""
         if keep_last < 1:
             raise CheckpointError(f"checkpoint.keep_last = {keep_last}: at least 1 must be kept, or nothing can resume")
         self.folder = folder
         self._keep_last = keep_last
+        self._keep_best = keep_best
+        self._ratings = Ratings(folder)
 
     def begin(self, step: int) -> Path:
         """The folder that the parts of checkpoint `step` are written into. What a kill left behind is removed."""
@@ -129,20 +121,13 @@ class CheckpointStore:
             raise CheckpointError(f"{unfinished}: was never begun; call begin({step}) before commit({step})")
         try:
             (unfinished / STATE).write_bytes(msgspec.msgpack.encode(state))
-            files = {str(path.relative_to(unfinished)): _mark_on_disk(path) for path in _files(unfinished)}
-            manifest = _Manifest(
-                format=FORMAT,
-                step=step,
-                policy_version=state.policy_version,
-                model_fingerprint=state.model_fingerprint,
-                files=files,
-            )
-            write_whole(unfinished / MANIFEST, msgspec.json.format(encode_json(manifest), indent=1) + b"\n")
+            write_manifest(unfinished, step, state.policy_version, state.model_fingerprint)
             for folder in [unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())]:
                 sync_folder(folder)
             for later in self.steps():
                 if later >= step:  # of a course that was given up, or damaged: else this step would not be done again
                     self._remove(later)
+            self._ratings.forget_from(step)
             unfinished.rename(final)
             sync_folder(self.folder)
         except OSError as error:
@@ -162,6 +147,19 @@ class CheckpointStore:
             raise CheckpointError(str(RunFolderError.of(self.folder, error, "list checkpoints"))) from error
         return sorted(int(match[1]) for name in names if (match := _NAME.fullmatch(name)))
 
+    def rate(self, step: int, success: float) -> None:
+        """The policy of `step` steps had this success in an evaluation. Nothing is noted without a checkpoint of it."""
+        if step in self.steps():
+            try:
+                self._ratings.add(step, success)
+            except RunFolderError as error:
+                raise CheckpointError(str(error)) from error
+            self._prune()
+
+    def best(self) -> int | None:
+        """The step whose policy did best, of those that are there; None when none was evaluated."""
+        return self._ratings.best(self.steps())
+
     def latest(self, model_fingerprint: str = "") -> Checkpoint | None:
         """The newest checkpoint that is whole; None when there is none at all. Damaged ones are passed over, loudly.
 
@@ -171,7 +169,7 @@ class CheckpointStore:
         for step in reversed(self.steps()):
             try:
                 checkpoint = self.load(step, model_fingerprint)
-            except _DamagedError as damage:
+            except Damaged as damage:
                 causes.append(str(damage))
                 continue
             for cause in causes:
@@ -188,35 +186,43 @@ class CheckpointStore:
         """Checkpoint `step`, every file compared with its checksum."""
         path = self.folder / _name(step)
         try:
-            raw = (path / MANIFEST).read_bytes()
-            found = msgspec.json.decode(raw)
-            version = found.get("format") if isinstance(found, dict) else None
-            if isinstance(version, int) and version != FORMAT:
-                raise CheckpointError(
-                    f"{path}: has format {version}, this t2po reads {FORMAT}; resume with the t2po that wrote it"
-                )
-            manifest = msgspec.json.decode(raw, type=_Manifest)
-            if model_fingerprint and manifest.model_fingerprint != model_fingerprint:
-                raise CheckpointError(
-                    f"{path}: is of another model ({manifest.model_fingerprint or 'unnamed'}, this run has "
-                    f"{model_fingerprint}); set model to the one that the run began with, or begin a new run"
-                )
-            for name, mark in manifest.files.items():
-                _compare(path / name, mark)
+            manifest = check_manifest(path, model_fingerprint)
             state = msgspec.msgpack.decode((path / STATE).read_bytes(), type=CheckpointState)
         except FileNotFoundError as error:
-            raise _DamagedError(f"{error.filename} is missing") from error
+            raise Damaged(f"{error.filename} is missing") from error
         except msgspec.MsgspecError as error:
-            raise _DamagedError(f"{path}: manifest or state cannot be read ({error})") from error
+            raise Damaged(f"{path}: manifest or state cannot be read ({error})") from error
         except OSError as error:
             raise CheckpointError(str(RunFolderError.of(path, error, "read the checkpoint"))) from error
         if state.step != step or manifest.step != step:
-            raise _DamagedError(f"{path}: holds step {state.step}")
+            raise Damaged(f"{path}: holds step {state.step}")
         return Checkpoint(path, state)
+
+    def choose(self, which: str) -> Checkpoint:
+        """ "last", "best" or the number of a step -> that checkpoint, checked; CheckpointError when there is none."""
+        steps = self.steps()
+        known = f"there are {', '.join(map(str, steps))}" if steps else "there is none yet"
+        if which == "last":
+            checkpoint = self.latest()
+            if checkpoint is None:
+                raise CheckpointError(f"{self.folder}: no checkpoint; {known}")
+            return checkpoint
+        step = self.best() if which == "best" else int(which) if which.isdecimal() else None
+        if step is None and which == "best":
+            raise CheckpointError(f"{self.folder}: no checkpoint was evaluated, so none is the best; {known}: name one")
+        if step not in steps or step is None:
+            raise CheckpointError(f"{self.folder}: no checkpoint {which!r}; {known}: name one, or last, or best")
+        try:
+            return self.load(step)
+        except Damaged as damage:
+            raise CheckpointError(f"damaged: {damage}; {known}: name another") from damage
 
     def _prune(self) -> None:
         """A commit is not undone because an old checkpoint cannot be deleted."""
+        best = self.best() if self._keep_best else None
         for step in self.steps()[: -self._keep_last]:
+            if step == best:
+                continue
             try:
                 self._remove(step)
             except OSError as error:
@@ -235,33 +241,3 @@ class CheckpointStore:
 
 def _name(step: int) -> str:
     return f"step-{step:08d}"
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _mark_on_disk(path: Path) -> _FileMark:
-    """Size and checksum of a file, which is on the disk afterwards."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return _FileMark(bytes=path.stat().st_size, blake2b=_checksum(path))
-
-
-def _compare(path: Path, mark: _FileMark) -> None:
-    size = path.stat().st_size
-    if size != mark.bytes:
-        raise _DamagedError(f"{path} has {size} bytes, {mark.bytes} were written")
-    if _checksum(path) != mark.blake2b:
-        raise _DamagedError(f"{path}: checksum differs, its content was changed")
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()

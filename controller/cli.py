@@ -101,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
     status.set_defaults(run=_status)
 
+    export = commands.add_parser("export", help="write a run's policy as a plain Hugging Face folder")
+    export.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
+    export.add_argument("--to", type=Path, metavar="FOLDER", help="default: exported/step-N in the run's folder")
+    export.add_argument(
+        "--checkpoint", default="last", metavar="last|best|N", help="which one; best: by evaluation success"
+    )
+    export.set_defaults(run=_export)
+
     config = commands.add_parser("config", help="print a recipe as resolved, each knob with its sentence")
     config.add_argument("recipe", nargs="?", help="name of a shipped recipe, or the path of a .toml file")
     config.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
@@ -133,7 +141,9 @@ def _train(options: argparse.Namespace) -> int:
                 f"train {options.recipe} --resume {options.resume}: a run goes on with the configuration that it "
                 "began with; leave the recipe and all changes out"
             )
-        folder = _run_folder(options.resume)
+        from controller.policy_folder import find_run
+
+        folder = find_run(options.resume)
         from controller.train import resume_training
 
         return resume_training(folder)
@@ -145,14 +155,24 @@ def _train(options: argparse.Namespace) -> int:
 
 def _eval(options: argparse.Namespace) -> int:
     from controller.evaluate import run_evaluation
+    from controller.policy_folder import find_run
 
-    return run_evaluation(_run_folder(options.folder), options.panel, options.changes)
+    return run_evaluation(find_run(options.folder), options.panel, options.changes)
 
 
 def _status(options: argparse.Namespace) -> int:
+    from controller.policy_folder import find_run
     from controller.run_status import status_lines
 
-    print("\n".join(status_lines(_run_folder(options.folder))))
+    print("\n".join(status_lines(find_run(options.folder))))
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from controller.export_policy import export_policy
+    from controller.policy_folder import find_run
+
+    print(export_policy(find_run(options.folder), options.checkpoint, options.to))
     return 0
 
 
@@ -165,7 +185,7 @@ def _config(options: argparse.Namespace) -> int:
 
 def _coldstart(options: argparse.Namespace) -> int:
     config = _load(options)
-    from controller.coldstart import write_policy
+    from controller.coldstart_command import write_policy
 
     print(write_policy(config, options.to, lambda line: print(line, flush=True)))
     return 0
@@ -190,20 +210,6 @@ def _load(options: argparse.Namespace) -> RunConfig:
     if not options.recipe:
         raise UsageError(f"name a recipe, one of {', '.join(shipped_recipes())}, or the path of a .toml file")
     return load_config(options.recipe, options.changes)
-
-
-def _run_folder(name: str) -> Path:
-    """A run's folder, given as a path or as its name below runs/."""
-    for folder in (Path(name).expanduser(), Path("runs") / name):
-        if folder.is_dir():
-            return folder
-    runs = sorted((path for path in Path("runs").glob("*/") if not path.name.startswith(".")), key=_age)
-    known = f"; newest: {', '.join(path.name for path in runs[-3:])}" if runs else ""
-    raise UsageError(f"run {name!r}: no such folder, here or below runs/{known}")
-
-
-def _age(path: Path) -> float:
-    return path.stat().st_mtime
 
 
 if __name__ == "__main__":

@@ -1,9 +1,10 @@
 """The actors of one run on this machine: created together, watched, replaced when they die, ended together.
 
-Owns: Ray's session, every actor handle, how each part is started and found dead. Called by `controller.train`
-and `controller.evaluate`. Must not know: groups, the queue, checkpoints, or what is trained.
+Owns: Ray's session, every actor handle, how each part is started and replaced; `controller.supervision` finds the dead
+ones. Called by `controller.train` and `controller.evaluate`. Must not know: groups, the queue, checkpoints, or what is
+trained.
 
-Who restarts whom: an environment actor and an inference actor are replaced here (`watch`, or at once when
+Who restarts whom: an environment actor and an inference actor are replaced here (found by `watch`, or at once when
 a caller reports a death); the router is restarted by Ray and told again which servers there are; a dead
 learner ends the run, because its state can only come from a checkpoint.
 """
@@ -15,7 +16,6 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,20 +24,19 @@ from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
 from controller.heartbeat import beside
+from controller.learner_ranks import LearnerRanks
 from controller.part_actors import PartActors
 from controller.ray_session import RaySession
 from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
+from controller.supervision import PING_TIMEOUT_S, Supervision
+from controller.weight_route import Route, WeightChannel, check_arrival, choose_route
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 OBJECT_STORE_BYTES = 512 * 2**20
 """Ray's object store beside the weights (which are there twice while they change): groups on their way."""
-
-PING_EVERY_S = 2.0
-PING_TIMEOUT_S = 60.0
-"""An actor that answers nothing for so long is taken for frozen, killed and replaced."""
 
 BUSY_TIMEOUT_S = 10.0
 """A number for people is not worth a longer wait."""
@@ -64,19 +63,22 @@ class Cluster:
         self.inference: dict[str, Any] = {}
         self.env: list[Any] = []
         self.router: Any = None
-        self.learner: Any = None
+        self.learner: LearnerRanks
         self.status: dict[str, dict[str, Any]] = {}
         self._with_learner = with_learner
         model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
         self._session = RaySession(run_folder, object_store_bytes=OBJECT_STORE_BYTES + 3 * model_bytes)
         self._weights: tuple[int, Any] | None = None
-        self._replacements = Replacements()
-        self._keeper: RouterKeeper
+        self._route: Route = "object_store"
+        self._channel: WeightChannel
+        self._num_published = 0
+        self.replacements = Replacements()
+        self.keeper: RouterKeeper
 
     @property
     def restarts(self) -> Counter[str]:
         """By part, in this life of the run."""
-        return self._replacements.restarts
+        return self.replacements.restarts
 
     async def start(self) -> None:
         """Brings every part up at the same time. Raises with the part's name when one of them fails."""
@@ -87,18 +89,31 @@ class Cluster:
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self._actors.inference() for name in names}
         self.router = self._actors.router()
-        self._keeper = RouterKeeper(
-            self.router, self.inference, self._actors.sampling(), self._replacements, self._start_timeout_s
+        self.keeper = RouterKeeper(
+            self.router, self.inference, self._actors.sampling(), self.replacements, self._start_timeout_s
         )
         self.env = [self._actors.env(self.router) for _ in range(self.config.rollout.num_env_actors)]
         starts = [self._start_inference(name) for name in names]
         starts += [self._start_env(index) for index in range(len(self.env))]
-        starts.append(self._up("router", self._keeper.introduce(), self._start_timeout_s))
+        starts.append(self._up("router", self.keeper.introduce(), self._start_timeout_s))
         if self._with_learner:
             starts.append(self._start_learner())
         async with asyncio.TaskGroup() as group:
             for start in starts:
                 group.create_task(start)
+        if self._with_learner:
+            await self._choose_route()
+
+    async def _choose_route(self) -> None:
+        """How weights will travel; known only now that every part says which GPU it has."""
+        calls = {name: actor.status.remote() for name, actor in self.inference.items()}
+        engines = {
+            name: (await bounded(call, PING_TIMEOUT_S, f"{name}: status"))["gpu"] for name, call in calls.items()
+        }
+        learner = await self.ask_learner(self.learner.gpu.remote(), "saying which GPU it has")
+        self._route = choose_route(self.config.inference.weight_transfer, learner, engines)
+        self._channel = WeightChannel(self.learner, self.config.inference.update_timeout_s)
+        logger.info("new weights travel by %s", self._route)
 
     @property
     def _start_timeout_s(self) -> float:
@@ -115,7 +130,7 @@ class Cluster:
 
     async def _start_learner(self) -> None:
         self.learner = self._actors.learner()
-        await self._up("learner", self.learner.ready.remote(), self._start_timeout_s)
+        await self._up("learner", self.learner.start(self._start_timeout_s), 2 * self._start_timeout_s)
 
     async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
         started = time.monotonic()
@@ -134,6 +149,7 @@ class Cluster:
         try:
             return await bounded(call, self.config.learner.step_timeout_s, f"learner: {what}")
         except Exception as error:  # the boundary that stops
+            self.learner.end()  # a rank that waits for another would not end by itself
             raise PartLost(f"learner failed while {what}: {cause_of(error)}") from error
 
     async def learner_weights(self, version: int) -> Any:
@@ -145,23 +161,37 @@ class Cluster:
     async def publish(self, version: int, weights: Any) -> dict[str, Any]:
         """Makes `weights` (a Ray reference) live under `version` on every inference server.
 
-        Their reports by name; a server that was replaced meanwhile came up with these weights and has none.
+        Their reports by name; a server that was replaced meanwhile came up with these weights and has none. Every so
+        often (`inference.verify_every`) what arrived is compared with what was sent; WeightMismatch ends the run.
         """
-        self._weights = (version, weights)
-        names = list(self.inference)
-        reports = await asyncio.gather(*(self._publish_to(name, version, weights) for name in names))
-        return {name: report for name, report in zip(names, reports, strict=True) if report is not None}
+        every = self.config.inference.verify_every
+        verify = self._with_learner and bool(every) and self._num_published % every == 0
+        self._num_published += 1
+        if self._route == "nccl":
+            for name in self.inference:
+                await self.replacements.settled(name)
+            reports = await self._channel.publish(version, dict(self.inference), verify)
+            self._weights = (version, weights)  # only now: who is replaced before takes part in the broadcast
+        else:
+            self._weights = (version, weights)
+            names = list(self.inference)
+            found = await asyncio.gather(*(self._publish_to(name, version, weights, verify) for name in names))
+            reports = {name: report for name, report in zip(names, found, strict=True) if report is not None}
+        if verify:
+            sent = await self.ask_learner(self.learner.checksums.remote(), f"summing up the weights of {version}")
+            check_arrival(version, sent, reports)
+        return reports
 
-    async def _publish_to(self, name: str, version: int, weights: Any) -> Any | None:
+    async def _publish_to(self, name: str, version: int, weights: Any, verify: bool) -> Any | None:
         while True:
             # While it is being replaced its handle is that of a server which still starts; it comes up with `weights`.
-            await self._replacements.settled(name)
+            await self.replacements.settled(name)
             actor = self.inference[name]
             try:
                 status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
                 if status["version"] == version:
                     return None
-                call = actor.update_weights.remote(version, weights)
+                call = actor.update_weights.remote(version, weights, verify)
                 return await bounded(call, self.config.inference.update_timeout_s, f"{name}: weight update {version}")
             except Exception as error:  # the boundary that retries: a broken engine is replaced, within its budget
                 logger.warning("%s: weight update %d failed: %s", name, version, cause_of(error))
@@ -171,7 +201,7 @@ class Cluster:
         """Replaces an inference actor, with the newest weights. Does nothing when somebody else was faster."""
 
         async def start() -> None:
-            await self._keeper.tell(name, None)
+            await self.keeper.tell(name, None)
             self._actors.kill(self.inference[name])  # the dead one, or an earlier replacement that did not come up
             if name in self.status:
                 await asyncio.to_thread(self._session.end_children_of, self.status[name]["pid"])
@@ -181,9 +211,9 @@ class Cluster:
                 version, weights = self._weights
                 call = self.inference[name].update_weights.remote(version, weights)
                 await bounded(call, self.config.inference.update_timeout_s, f"{name}: weights of version {version}")
-            await self._keeper.tell(name, self.inference[name])
+            await self.keeper.tell(name, self.inference[name])
 
-        await self._replacements.replace(name, lambda: self.inference[name] is dead, start, cause)
+        await self.replacements.replace(name, lambda: self.inference[name] is dead, start, cause)
 
     async def revive_env(self, index: int, dead: Any, cause: str) -> None:
         """Replaces an environment actor; its trajectories are continued by whoever asked for them."""
@@ -193,7 +223,7 @@ class Cluster:
             self.env[index] = self._actors.env(self.router)
             await self._start_env(index)
 
-        await self._replacements.replace(f"env-{index}", lambda: self.env[index] is dead, start, cause)
+        await self.replacements.replace(f"env-{index}", lambda: self.env[index] is dead, start, cause)
 
     async def busy_spans(self) -> list[tuple[str, list[Span]]]:
         """(part, its spans) of every engine and environment actor, since this was last asked.
@@ -211,55 +241,15 @@ class Cluster:
 
         actors = [("generation", name, actor) for name, actor in self.inference.items()]
         actors += [("environments", f"env-{index}", actor) for index, actor in enumerate(self.env)]
-        return await asyncio.gather(*(ask(*one) for one in actors if not self._replacements.under_way(one[1])))
+        return await asyncio.gather(*(ask(*one) for one in actors if not self.replacements.under_way(one[1])))
 
     async def guarded(self, work: Awaitable[Result]) -> Result:
         """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""
         return await beside(work, self.watch())
 
     async def watch(self) -> None:
-        """Pings every part until cancelled; replaces the dead ones. Runs beside the loop.
-
-        Each part in a rhythm of its own: while an engine starts for minutes, the others are watched.
-        """
-        checks: list[Callable[[], Awaitable[None]]] = [self._check_router]
-        checks += [partial(self._check_inference, name) for name in self.inference]
-        checks += [partial(self._check_env, index) for index in range(len(self.env))]
-
-        async def again_and_again(check: Callable[[], Awaitable[None]]) -> None:
-            while True:
-                await check()
-                await asyncio.sleep(PING_EVERY_S)
-
-        async with asyncio.TaskGroup() as group:
-            for check in checks:
-                group.create_task(again_and_again(check))
-
-    async def _check_inference(self, name: str) -> None:
-        if self._replacements.under_way(name):
-            return
-        actor = self.inference[name]
-        try:
-            status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
-        except Exception as error:  # the boundary that restarts
-            await self.revive_inference(name, actor, cause_of(error))
-            return
-        self.status[name] = status
-        if status["state"] in ("failed", "stopped"):
-            await self.revive_inference(name, actor, f"{status['state']}: {status['reason']}")
-
-    async def _check_env(self, index: int) -> None:
-        if self._replacements.under_way(f"env-{index}"):
-            return
-        actor = self.env[index]
-        try:
-            self.status[f"env-{index}"] = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"env-{index}: status")
-        except Exception as error:  # the boundary that restarts
-            await self.revive_env(index, actor, cause_of(error))
-
-    async def _check_router(self) -> None:
-        if status := await self._keeper.check():
-            self.status["router"] = status
+        """Pings every part until cancelled; replaces the dead ones. Runs beside the loop."""
+        await Supervision(self).watch()
 
     async def stop(self) -> None:
         """Ends every part; no process is left. Engines get a moment to end by themselves."""
@@ -270,13 +260,3 @@ class Cluster:
             except Exception as error:  # the boundary that stops: what does not end by itself is killed below
                 logger.info("%s", cause_of(error))
         await asyncio.to_thread(self._session.stop)
-
-
-def describe(status: dict[str, Any]) -> str:
-    """What a part does now, from its status, for the live view."""
-    if "state" in status:
-        return f"{status['state']}: version {status['version']}, {status['in_flight']} requests"
-    if "idle_envs" in status:
-        text = f"{status['live']} trajectories, {status['steps']} steps, {status['memory_mb']:.0f} MB"
-        return f"{text}; {status['notes']}" if status.get("notes") else text
-    return f"{status['live_trajectories']} trajectories, {sum(status['in_flight'].values())} requests"

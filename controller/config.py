@@ -1,4 +1,6 @@
-"""The configuration tree of a run: TOML recipe + `key=value` overrides -> one frozen `RunConfig`.
+"""The configuration tree of a run: preset, recipe, overrides -> one frozen `RunConfig`.
+
+The preset of `algorithm` lies lowest, the TOML recipe over it, `key=value` overrides over both.
 
 Owns: the top-level knobs, the checks across sections, loading, and the error that names key, value and
 remedy. Called by the CLI. Must not know: Ray or any component that reads the values.
@@ -8,20 +10,31 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
 from controller.knobs import knobs
+from controller.queue_address import hidden_password
 from controller.threshold_tracking import TrackingSettings
 from envs.environment import find_environment
 from envs.settings import EnvSettings, Section
-from learner.settings import AdvantageSettings, ColdstartSettings, LearnerSettings
+from learner.advantages.registry import COMPARES_SIBLINGS
+from learner.presets import ALGORITHMS, preset
+from learner.settings import (
+    AdvantageSettings,
+    ColdstartSettings,
+    CorrectionSettings,
+    CriticSettings,
+    LearnerSettings,
+    LossSettings,
+)
 
 RECIPES = Path(__file__).resolve().parent.parent / "deploy" / "recipes"
+_RENAMED = {"advantage.algorithm": "advantage.estimator"}
 
 
 class ConfigError(ValueError):
@@ -31,7 +44,14 @@ class ConfigError(ValueError):
 class QueueSettings(Section):
     """The replay queue (Redis Streams)."""
 
-    url: str = Field("", description="Redis or Valkey URL; empty starts and supervises the embedded Valkey server.")
+    url: str = Field(
+        "",
+        description="Redis or Valkey URL (rediss:// is TLS); empty starts and supervises the embedded Valkey server. "
+        "User and password: better in T2PO_QUEUE_USER and T2PO_QUEUE_PASSWORD, which a resume reads again.",
+    )
+    ca_file: str = Field(
+        "", description="PEM file of the CA that a rediss:// server is trusted by; empty: the system's."
+    )
     max_groups: int = Field(256, ge=1, description="Groups the queue holds; producers wait when it is full.")
     timeout_s: float = Field(60.0, gt=0, description="Longest wait for the server to answer or come back, seconds.")
 
@@ -56,6 +76,9 @@ class CheckpointSettings(Section):
 
     every_steps: int = Field(5, ge=1, description="Optimizer steps between checkpoints.")
     keep_last: int = Field(2, ge=1, description="Newest checkpoints that are kept.")
+    keep_best: bool = Field(
+        True, description="Whether each evaluated step is saved, and the one with the best success kept as well."
+    )
 
 
 class MetricsSettings(Section):
@@ -75,6 +98,11 @@ class RunConfig(Section):
         "tiny",
         description='Policy: "tiny" (built and cold-started here), "smollm2", or the path of a Hugging Face folder.',
     )
+    algorithm: str = Field(
+        "gigpo",
+        description="Settings of advantage, loss and critic that lie below the recipe's and the command line's: "
+        f"{', '.join(ALGORITHMS)} (docs/algorithms.md).",
+    )
     env: EnvSettings = EnvSettings()
     rollout: RolloutSettings = RolloutSettings()
     tti: TTISettings = TTISettings()
@@ -83,11 +111,27 @@ class RunConfig(Section):
     inference: InferenceSettings = InferenceSettings()
     learner: LearnerSettings = LearnerSettings()
     advantage: AdvantageSettings = AdvantageSettings()
+    loss: LossSettings = LossSettings()
+    correction: CorrectionSettings = CorrectionSettings()
+    critic: CriticSettings = CriticSettings()
     coldstart: ColdstartSettings = ColdstartSettings()
     eval: EvalSettings = EvalSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
     queue: QueueSettings = QueueSettings()
     metrics: MetricsSettings = MetricsSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_the_algorithm(cls, tree: Any) -> Any:
+        """What is given lies over the algorithm's preset."""
+        name = tree.get("algorithm", cls.model_fields["algorithm"].default) if isinstance(tree, dict) else None
+        return merge(preset(name), tree) if isinstance(name, str) and name in ALGORITHMS else tree
+
+    @field_validator("algorithm")
+    @classmethod
+    def _known_algorithm(cls, name: str) -> str:
+        preset(name)
+        return name
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> RunConfig:
@@ -127,10 +171,20 @@ class RunConfig(Section):
                 )
         if tracking.cut_share and self.tti.signal == "release":
             problems.append('calibration.cut_share: needs an epsilon, which tti.signal = "release" does not have')
-        if self.rollout.group_size < 2:
+        if self.rollout.group_size < 2 and self.advantage.estimator in COMPARES_SIBLINGS:
             problems.append(
-                f"rollout.group_size = {self.rollout.group_size}: advantage.algorithm = "
-                f"{self.advantage.algorithm!r} compares siblings and needs at least 2"
+                f"rollout.group_size = {self.rollout.group_size}: advantage.estimator = "
+                f"{self.advantage.estimator!r} compares siblings and needs at least 2"
+            )
+        if self.rollout.group_size < 2 and self.advantage.keep_groups != "all":
+            problems.append(
+                f"rollout.group_size = {self.rollout.group_size}: advantage.keep_groups = "
+                f'"{self.advantage.keep_groups}" would drop every group; it needs at least 2'
+            )
+        if self.critic.warmup_steps and self.critic.warmup_steps >= self.steps > 0:
+            problems.append(
+                f"critic.warmup_steps = {self.critic.warmup_steps}: must be below steps = {self.steps}, or the policy "
+                "is never trained"
             )
         if self.env.train_panel == self.env.eval_panel:
             problems.append(f"env.eval_panel = {self.env.eval_panel!r}: must differ from env.train_panel")
@@ -185,7 +239,7 @@ def parse_overrides(overrides: list[str]) -> dict[str, Any]:
     return tree
 
 
-def merge(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+def merge(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     """`change` laid over `base`, section by section."""
     merged = dict(base)
     for key, value in change.items():
@@ -243,10 +297,13 @@ def validate(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -
                 )
         from_command_line = {_spelled_out(item.partition("=")[0]) for item in overrides}
         places = ["command line" if line.split(" = ")[0] in from_command_line else source for line in lines]
-        text = "\n".join(f"{place}: {line}" for place, line in zip(places, lines, strict=True))
+        text = "\n".join(f"{place}: {hidden_password(line)}" for place, line in zip(places, lines, strict=True))
         raise ConfigError(text) from error
 
 
 def _nearest(key: str, keys: list[str]) -> str:
-    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    if key in _RENAMED:
+        return f"did you mean {_RENAMED[key]}?"
+    moved = [known for known in keys if known.rpartition(".")[2] == key.rpartition(".")[2]]
+    close = difflib.get_close_matches(key, moved or keys, n=1, cutoff=0.0 if moved else 0.5)
     return f"did you mean {close[0]}?" if close else "`t2po config RECIPE` prints all keys"

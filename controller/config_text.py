@@ -12,27 +12,31 @@ from typing import Any
 
 from controller.config import RunConfig
 from controller.knobs import knobs
+from controller.queue_address import hidden_password
 from envs.settings import Section
 
 _PAGE = """\
 # Configuration
 
 A run is described by a TOML recipe (`deploy/recipes/*.toml`, or a file of your own) and `key=value` changes on
-the command line: `t2po train alfworld seed=1 tti.enabled=false`. A key that a recipe leaves out has the default
-below. `t2po config RECIPE` prints the tree as resolved.
+the command line: `t2po train alfworld seed=1 tti.enabled=false`. A key that a recipe leaves out has the value of
+`algorithm`'s preset ([algorithms.md](algorithms.md)), or else the default below. `t2po config RECIPE` prints the tree
+as resolved.
 
 This page is generated: `t2po config --markdown > docs/configuration.md`.
 """
 
 
 def as_toml(config: RunConfig) -> str:
-    """The resolved tree; each knob under its sentence. The text is a recipe that gives the same tree again."""
+    """The resolved tree; each knob under its sentence. The text is a recipe that gives the same tree again,
+    but for a password in `queue.url`, which is hidden."""
     known = {knob.key: knob for knob in knobs(type(config))}
     blocks = []
     for path, section in _sections(config):
         lines = [f"# {_headline(section)}", *([f"[{path}]"] if path else [])]
         for key, name, value in _values(path, section):
-            lines += [f"# {known[key].sentence} [{known[key].allowed}]", f"{name} = {_literal(value)}"]
+            shown = hidden_password(value) if key == "queue.url" else value
+            lines += [f"# {known[key].sentence} [{known[key].allowed}]", f"{name} = {_literal(shown)}"]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

@@ -16,9 +16,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from actors.rollout import TrajectorySpec
-from controller.causes import innermost
-from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster
 from controller.config import ConfigError, RunConfig, merge, parse_overrides, validate
 from controller.eval_result import (
     EvalResult,
@@ -28,11 +25,11 @@ from controller.eval_result import (
     summarise,
     write_result,
 )
+from controller.play_session import play_session
 from controller.player import Player
-from controller.policy_folder import check_policy
-from controller.resume import POLICY_FOLDER
+from controller.policy_folder import check_policy, newest_policy
 from controller.run_folder import RunFolder
-from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
+from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped
 from envs.environment import require_ready
 from envs.panel import Panel, load_panel
 from envs.records import Task, Trajectory
@@ -41,14 +38,19 @@ LIVE_PER_SEQUENCE = 1.5
 """Trajectories under way for each sequence that the engines decode: some of them are always in their environment."""
 
 
+def side_by_side(config: RunConfig) -> asyncio.Semaphore:
+    """Held by each trajectory under way: as many of them as the engines can use."""
+    return asyncio.Semaphore(
+        max(1, int(LIVE_PER_SEQUENCE * config.inference.max_num_seqs * config.inference.num_servers))
+    )
+
+
 async def evaluate(
     player: Player, tasks: Iterable[Task], config: RunConfig, panel: Panel, *, version: int, run_id: str
 ) -> EvalResult:
     """Plays every task once, as many side by side as the engines can use."""
     started = time.monotonic()
-    live = asyncio.Semaphore(
-        max(1, int(LIVE_PER_SEQUENCE * config.inference.max_num_seqs * config.inference.num_servers))
-    )
+    live = side_by_side(config)
 
     async def play(task: Task) -> Trajectory:
         name = f"{run_id}-eval-{panel.name}-v{version}-t{task.index}"
@@ -81,31 +83,20 @@ def run_evaluation(run: Path, panel: str | None = None, overrides: list[str] | N
     panel = panel or config.env.eval_panel
     require_ready(config.env)
     chosen = load_panel(config.env.name, panel)
-    checkpoint = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last).latest()
-    version = checkpoint.state.policy_version if checkpoint else 0
-    start = folder.policy if folder.policy.is_dir() else Path(config.model)
-    policy = checkpoint.path / POLICY_FOLDER if checkpoint else start
+    newest = newest_policy(folder)
+    policy, version = newest.folder, newest.version
     check_policy(policy, config)
     tasks = chosen.tasks[: config.eval.num_tasks or None]
     print(f"{policy}: playing {len(tasks)} tasks of {panel}", flush=True)
 
-    async def play() -> EvalResult:
-        cluster = Cluster(config, policy, run_folder=None, with_learner=False)
-        with StopSignal(print) as stop:
-            try:
-                await stop.unless(cluster.start())
-                playing = evaluate(Player(cluster), tasks, config, chosen, version=version, run_id=folder.id)
-                return await stop.unless(cluster.guarded(playing))
-            finally:
-                await cluster.stop()
+    async def play(player: Player) -> EvalResult:
+        return await evaluate(player, tasks, config, chosen, version=version, run_id=folder.id)
 
     try:
-        result = asyncio.run(play())
-    except (Stopped, KeyboardInterrupt, asyncio.CancelledError):
+        result = play_session(config, policy, play, print)
+    except Stopped:
         print("stopped; nothing was written")
         return STOPPED_BY_SIGNAL
-    except BaseExceptionGroup as error:  # the boundary that stops: one cause is enough, the CLI shows it
-        raise innermost(error) from None
     path = write_result(result, folder.evaluations, "eval", settings_tag(result.settings))
     print("\n".join([*lines_of(result, f"step {version}"), f"written to {path}"]))
     return 0

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from controller.config import RunConfig
-from controller.part_settings import play_settings, router_settings, sampling_specs, turn_timeout_s
+from controller.learner_ranks import LearnerRanks
+from controller.part_settings import learner_algorithm, play_settings, router_settings, sampling_specs, turn_timeout_s
 
 ROUTER_GRACE_S = 30.0
 """An environment actor waits so much longer for a turn than the router does, so that the router says why."""
@@ -41,14 +42,27 @@ class PartActors:
         patience_s = turn_timeout_s(self._config) + ROUTER_GRACE_S
         return EnvActor.remote(play_settings(self._config), str(self._policy), router, patience_s)
 
-    def learner(self) -> Any:
-        from learner.learner_actor import LearnerActor, actor_options
+    def learner(self) -> LearnerRanks:
+        """Its ranks have still to be started: `start(...)`."""
+        import ray
+
+        from learner.learner_actor import LearnerActor, actor_options, gpus_a_rank
 
         config = self._config
-        options = {**actor_options(config.learner), "num_cpus": 0}
-        return LearnerActor.options(**options).remote(
-            str(self._policy), config.learner, config.advantage, config.seed, config.tds.acts == "void_turn"
-        )
+        num_gpus = gpus_a_rank(config.learner, ray.cluster_resources().get("GPU", 0.0))
+        options = {**actor_options(config.learner, num_gpus), "num_cpus": 0}
+        ranks = [
+            LearnerActor.options(**options).remote(
+                str(self._policy),
+                config.learner,
+                learner_algorithm(config),
+                config.seed,
+                num_steps=config.steps,
+                rank=rank,
+            )
+            for rank in range(config.learner.num_ranks)
+        ]
+        return LearnerRanks(ranks, put=ray.put, kill=self.kill)
 
     def sampling(self) -> dict[str, Any]:
         """By reference: what the router only passes on, it need not be able to read (the class imports torch)."""

@@ -1,6 +1,6 @@
 """What each part of a run is told, from the run's configuration.
 
-Owns: the mapping from `RunConfig` to the settings of router, environment actors and sampling. Called by
+Owns: the mapping from `RunConfig` to the settings of router, environment actors, sampling and learner. Called by
 `controller.part_actors`. Must not know: actors' handles, Ray.
 """
 
@@ -12,6 +12,7 @@ from actors.rollout import PlaySettings
 from controller.config import RunConfig
 from controller.router import RouterSettings
 from envs.environment import find_environment
+from learner.settings import Algorithm
 
 if TYPE_CHECKING:
     from actors.inference import SamplingSpec
@@ -38,6 +39,17 @@ def play_settings(config: RunConfig) -> PlaySettings:
         env=config.env,
         prompt_tokens=config.inference.prompt_tokens,
         env_step_timeout_s=config.rollout.env_step_timeout_s,
+    )
+
+
+def learner_algorithm(config: RunConfig) -> Algorithm:
+    return Algorithm(
+        advantage=config.advantage,
+        loss=config.loss,
+        correction=config.correction,
+        critic=config.critic,
+        max_response_tokens=config.inference.response_tokens,
+        filter_void_turns=config.tds.acts == "void_turn",
     )
 
 

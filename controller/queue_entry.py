@@ -1,10 +1,12 @@
 """One entry of the replay queue: its fields on the stream, and what makes it foreign.
 
-Owns: `Entry`, reading the fields. Called by `controller.replay_queue`. Must not know: Redis.
+Owns: `Entry`, reading the fields, what a group of a run must be. Called by `controller.replay_queue`. Must not know:
+Redis.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from envs.codec import CodecError, decode_group
@@ -40,6 +42,22 @@ def decode_fields(fields: dict[bytes, bytes]) -> TrajectoryGroup:
             "another id", f"field 'id' is {text(fields[b'id'])!r}, but the group inside is {group.id!r}"
         )
     return group
+
+
+def check_group(name_of: Callable[[int], str], group_size: int, group: TrajectoryGroup) -> None:
+    """Raises ForeignEntryError unless `group` is one that this run would have pushed: `name_of` its index, with every
+    sibling once. (Rewards that are no numbers do not get so far: a Turn cannot hold them, `decode_group` says so.)"""
+    if group.id != name_of(group.index):
+        raise ForeignEntryError("another run", f"group {group.id!r}, index {group.index}: not of this run")
+    siblings = [trajectory.sibling for trajectory in group.trajectories]
+    if sorted(siblings) != list(range(group_size)):
+        raise ForeignEntryError(
+            "missing sibling",
+            f"group {group.id!r} has the siblings {siblings}, not {group_size} (rollout.group_size) from 0 on",
+        )
+    strangers = [one.id for one in group.trajectories if one.group_id != group.id]
+    if strangers:
+        raise ForeignEntryError("another group's", f"group {group.id!r} holds trajectories of others: {strangers}")
 
 
 def text(value: bytes | str) -> str:

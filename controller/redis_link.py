@@ -1,13 +1,12 @@
 """One connection to a Redis or Valkey server: retries with a deadline, and errors that say what to do.
 
-Owns: the client, what each error of the server means, and the URL as it may be shown. Called by the replay queue.
+Owns: the client, and what each error of the server means. Called by the replay queue.
 Must not know: keys, streams or groups.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,6 +30,8 @@ from redis.exceptions import (
     TryAgainError,
 )
 from redis.retry import Retry
+
+from controller.queue_address import hidden_password
 
 SOCKET_TIMEOUT_S = 10.0
 """Longest wait for one answer; a frozen server is noticed after it."""
@@ -117,7 +118,7 @@ class Fault:
 def fault_of(error: RedisError) -> Fault:
     text = str(error)
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
-        return Fault(False, "check user, password and rights in queue.url")
+        return Fault(False, "check user, password and rights in queue.url, or T2PO_QUEUE_USER and T2PO_QUEUE_PASSWORD")
     if isinstance(error, OutOfMemoryError) or "OOM command" in text:
         return Fault(True, "the server's memory is full: raise its maxmemory or lower queue.max_groups")
     if "MISCONF" in text:
@@ -125,7 +126,7 @@ def fault_of(error: RedisError) -> Fault:
     if isinstance(error, BusyLoadingError):
         return Fault(True, "the server still reads its data: raise queue.timeout_s")
     if "certificate" in text:
-        return Fault(False, "the server's certificate is not trusted: add ?ssl_ca_certs=PATH to queue.url")
+        return Fault(False, "the server's certificate is not trusted: set queue.ca_file to its CA's")
     if isinstance(error, ConnectionError | TimeoutError):
         return Fault(True, "is the server running and reachable? Start it, correct queue.url, or leave queue.url empty")
     if isinstance(error, ReadOnlyError | TryAgainError | ClusterDownError | MasterDownError):
@@ -135,9 +136,3 @@ def fault_of(error: RedisError) -> Fault:
     if "WRONGTYPE" in text:
         return Fault(False, "another program uses this run's keys: choose another run name or database")
     return Fault(False, "the queue needs Redis 6.2 or Valkey, or newer, that permits scripts and streams")
-
-
-def hidden_password(url: str) -> str:
-    """The URL as it may be shown: the password, also one in the query, replaced by ***."""
-    url = re.sub(r"://([^:/@]*):.*@", r"://\1:***@", url)
-    return re.sub(r"([?&][^=&]*pass[^=&]*)=[^&]*", r"\1=***", url)

@@ -62,16 +62,16 @@ class ReplayQueue:
         *,
         consumer: str = "controller",
         revive: Callable[[], object] | None = None,
-        is_ours: Callable[[TrajectoryGroup], bool] = lambda group: True,
+        check: Callable[[TrajectoryGroup], None] = lambda group: None,
     ) -> None:
         """Connects within `timeout_s`. `revive` is called before each retry: `ValkeyServer.ensure_alive`.
 
-        `is_ours` says whether a readable group is one of this run; what is not is foreign like anything else.
+        `check` raises ForeignEntryError for a readable group that is none of this run, or not whole.
         """
         self._max_groups = max_groups
         self._timeout_s = timeout_s
         self._consumer = consumer
-        self._is_ours = is_ours
+        self._check = check
         self._held: set[str] = set()
         self._faults_seen = 0
         # One hash tag: all keys of a run lie on one node of a cluster, as scripts and transactions demand.
@@ -272,8 +272,7 @@ class ReplayQueue:
                 continue
             try:
                 group = decode_fields(fields)
-                if not self._is_ours(group):
-                    raise ForeignEntryError("another run", f"group {group.id!r}, index {group.index}: not of this run")
+                self._check(group)
             except ForeignEntryError as error:
                 self._move_aside(entry_id, fields, error)
                 continue

@@ -20,7 +20,15 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
-from controller.checkpoint import Checkpoint, CheckpointError, CheckpointState, CheckpointStore, OutstandingGroup
+from controller.checkpoint import (
+    LEARNER_FOLDER,
+    POLICY_FOLDER,
+    Checkpoint,
+    CheckpointError,
+    CheckpointState,
+    CheckpointStore,
+    OutstandingGroup,
+)
 from controller.cluster import Cluster
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
@@ -33,13 +41,15 @@ from envs.records import Turn
 
 logger = logging.getLogger(__name__)
 
-LEARNER_FOLDER, POLICY_FOLDER = "learner", "policy"
-"""Inside a checkpoint: the learner's own files, and the policy as a plain Hugging Face folder."""
-
 ROUTER_TIMEOUT_S = 60.0
 
-FREE_TO_CHANGE = ("name", "runs_dir", "metrics.port", "queue.url", "queue.timeout_s", "steps")
-"""Knobs that say where a run lives and how long it goes on, not what it does: a resume may find them changed."""
+FREE_TO_CHANGE = (
+    "name", "runs_dir", "metrics.port", "queue.url", "queue.ca_file", "queue.timeout_s", "steps",
+    "learner.num_ranks", "learner.num_threads", "learner.device", "learner.zero_stage", "learner.offload",
+    "learner.activation_checkpointing", "learner.micro_batch_tokens", "learner.step_timeout_s",
+)  # fmt: skip
+"""Knobs that say where a run lives, how long it goes on and how the learner's work is divided, not what it does: a
+resume may find them changed."""
 
 
 def model_fingerprint(policy: Path) -> str:
@@ -160,6 +170,10 @@ class RunState:
         self._checkpoint = await asyncio.to_thread(self._store.commit, step, state)
         self.committed = step
         await inbox.committed()
+
+    def rate(self, step: int, success: float) -> None:
+        """What an evaluation found of the policy after `step` steps: the best checkpoint is kept."""
+        self._store.rate(step, success)
 
     async def _outstanding(self, generation: Generation) -> tuple[OutstandingGroup, ...]:
         """Groups under way with the turns that the router knows; without them (it restarts) they begin afresh."""

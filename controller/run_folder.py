@@ -73,7 +73,7 @@ class RunFolder:
         if free < min_free_bytes:
             full = OSError(errno.ENOSPC, f"{free / 2**20:.0f} MiB are free, {min_free_bytes / 2**20:.0f} are needed")
             raise RunFolderError.of(path, full, "begin a run")
-        folder = cls(path, _take_lock(path))
+        folder = cls(path, take_lock(path))
         if (path / CONFIG).exists():
             folder.close()
             raise RunFolderError(f"{path}: holds a run already; resume it (t2po train --resume {path}) or name another")
@@ -92,7 +92,7 @@ class RunFolder:
         """A run that was begun before, to go on writing to it."""
         path = path.absolute()
         _must_be_run(path)
-        return cls(path, _take_lock(path))
+        return cls(path, take_lock(path))
 
     @classmethod
     def read(cls, path: Path) -> RunFolder:
@@ -211,7 +211,7 @@ def _must_be_run(path: Path) -> None:
         raise RunFolderError(f"{path}: not a run folder: it has no {CONFIG}")
 
 
-def _take_lock(path: Path) -> int:
+def take_lock(path: Path, what: str = "this run") -> int:
     """The kernel drops the lock with its holder, however that ends. Children must not inherit it (O_CLOEXEC)."""
     file = path / "lock"
     try:
@@ -226,7 +226,7 @@ def _take_lock(path: Path) -> int:
     except BlockingIOError as error:
         text = os.pread(descriptor, 4096, 0)
         os.close(descriptor)
-        raise RunFolderError(f"{path}: {_holder(text)} writes to this run; wait for it or end it") from error
+        raise RunFolderError(f"{path}: {_holder(text)} writes to {what}; wait for it or end it") from error
     except OSError as error:
         os.close(descriptor)
         raise RunFolderError.of(file, error, "take the lock") from error

@@ -22,8 +22,8 @@ After a kill: the checkpoint says how many steps are committed. The queue still 
 finished and not committed; those are trained again, in the same steps as before. Groups that were under
 way are played again, from the same seeds. Nothing else has a state.
 
-Owns: start and end of the parts, evaluation and checkpoints between the steps, what is said to a person.
-Called by the CLI. Must not know: Redis, DeepSpeed, vLLM, prompts.
+Owns: start and end of the parts, what comes between the steps, what is said to a person. Called by the CLI. Must not
+know: Redis, DeepSpeed, vLLM, prompts.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,11 +40,9 @@ from controller.audit import AuditLog
 from controller.busy import BusyMeter
 from controller.causes import cause_of, innermost
 from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster, describe
+from controller.cluster import Cluster
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
-from controller.eval_result import comparison, lines_of, was_evaluated, write_result
-from controller.evaluate import evaluate
 from controller.generation import Generation, group_name, index_of
 from controller.heartbeat import beating
 from controller.inbox import Inbox
@@ -51,12 +50,16 @@ from controller.live_view import LiveView
 from controller.metrics import MetricsLog, StepMetrics
 from controller.metrics_endpoint import MetricsEndpoint, open_endpoint
 from controller.player import Player
+from controller.queue_address import queue_address
+from controller.queue_entry import check_group
 from controller.ray_session import clean_up_after
 from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
+from controller.run_evaluations import RunEvaluations
 from controller.run_folder import CONFIG, RunFolder
 from controller.slots import GroupSlots
 from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
+from controller.supervision import describe
 from controller.task_order import TaskOrder
 from controller.threshold_tracking import ThresholdTracker
 from controller.update import Update
@@ -120,13 +123,17 @@ class TrainingRun:
         self.busy = BusyMeter()
         self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
         self.player = Player(self.cluster)
-        store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last)
+        store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best)
         self.tracker = ThresholdTracker(
             config.calibration,
             Thresholds(epsilon=config.tti.epsilon, eta=config.tds.eta),
             config.rollout.max_staleness,
         )
         self.state = RunState(config, folder.path / CONFIG, store, self.cluster, self.tracker)
+        self.evaluations = RunEvaluations(
+            config, folder.id, self.eval_panel, folder.evaluations, self.cluster, self.player,
+            rate=self.state.rate, say=view.part, note=view.note,
+        )  # fmt: skip
         self.slots: GroupSlots
         self.generation: Generation
         self.endpoint: MetricsEndpoint | None = None
@@ -186,22 +193,22 @@ class TrainingRun:
         if server:
             server.start()
         return ReplayQueue(
-            server.url if server else self.config.queue.url,
+            server.url if server else queue_address(self.config.queue.url, self.config.queue.ca_file),
             self.run_id,
             self.config.queue.max_groups,
             self.config.queue.timeout_s,
             revive=server.ensure_alive if server else None,
-            is_ours=lambda group: group.id == group_name(self.run_id, group.index),
+            check=partial(check_group, partial(group_name, self.run_id), self.config.rollout.group_size),
         )
 
     async def _train(self, stop: StopSignal) -> None:
-        if self.done == 0 and not was_evaluated(self.folder.evaluations, self.eval_panel.name, "before"):
-            await stop.unless(self._evaluate("before"))
+        if self.done == 0 and not self.evaluations.has_first:
+            await stop.unless(self.evaluations.play("before", 0))
         if self.done < self.config.steps:
             await self._loops(stop)
-        await stop.unless(self._evaluate("after"))
+        await stop.unless(self.evaluations.play("after", self.done))
         await self.inbox.discard()
-        self.view.note(comparison(self.folder.evaluations, self.eval_panel.name))
+        self.view.note(self.evaluations.comparison())
         self.view.note(f"done; the policy is {self.state.policy}; measure it with: t2po eval {self.folder.path}")
 
     async def _loops(self, stop: StopSignal) -> None:
@@ -256,33 +263,23 @@ class TrainingRun:
             self.view.step(self.done, values)
             if self._checkpoint_is_due():
                 await self._commit()
-            if config.eval.every_steps and self.done % config.eval.every_steps == 0 and self.done < config.steps:
-                await stop.unless(self._evaluate("during", watched=True))
+            if self.evaluations.is_due(self.done):
+                await stop.unless(self.evaluations.play("during", self.done, watched=True))
             stop.check()
 
     def _checkpoint_is_due(self) -> bool:
-        """Every so many steps, at the end, and before the queue is full: places become free only with a commit."""
+        """Every so many steps, at the end, before an evaluation whose policy may be the best, and before the queue is
+        full: places become free only with a commit."""
         config = self.config
         will_fill = self.inbox.num_trained + self.slots.most_through_next_step > config.queue.max_groups
-        return self.done % config.checkpoint.every_steps == 0 or self.done == config.steps or will_fill
+        evaluated = config.checkpoint.keep_best and self.evaluations.is_due(self.done)
+        return self.done % config.checkpoint.every_steps == 0 or self.done == config.steps or evaluated or will_fill
 
     async def _commit(self) -> None:
         self._say("learner", f"saving step {self.done}")
         with self.busy.span("checkpoint"):
             await self.state.commit(self.done, self.inbox, self.slots, self.generation)
         self._note("committed")
-
-    async def _evaluate(self, label: str, *, watched: bool = False) -> None:
-        """Plays the evaluation panel with the weights that are live, says and files the result."""
-        panel = self.eval_panel
-        tasks = panel.tasks[: self.config.eval.num_tasks or None]
-        self._say("run", f"evaluating on {len(tasks)} tasks of {panel.name}")
-        playing = evaluate(self.player, tasks, self.config, panel, version=self.done, run_id=self.run_id)
-        result = await (playing if watched else self.cluster.guarded(playing))
-        for line in lines_of(result, f"{label} (step {self.done})"):
-            self.view.note(line)
-        await asyncio.to_thread(write_result, result, self.folder.evaluations, label)
-        self._say("run", "training")
 
     def _beat(self) -> None:
         if self.endpoint:

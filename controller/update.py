@@ -103,6 +103,7 @@ class Update:
             "weights_s": time.monotonic() - began,
             "weights_bytes": float(sum(report.bytes for report in reports.values())),
             "weights_pause_s": max((report.pause_seconds for report in reports.values()), default=0.0),
+            "weights_verified": float(any(report.checksums is not None for report in reports.values())),
         }
 
     async def _flow(self, step: int, values: dict[str, float]) -> dict[str, float]:

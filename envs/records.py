@@ -189,7 +189,9 @@ class TrainingSample:
     """What the learner sees of one Turn.
 
     `prompt_ids` [P]; `response_ids`, `loss_mask` (False where forced), `behaviour_logprobs`, `advantages`
-    all [R]. `policy_version` is the oldest version that sampled a token of it.
+    all [R]. `policy_version` is the oldest version that sampled a token of it; `trajectory` the id of its Trajectory,
+    `turn` its number there. The learner adds, where it is asked to: `proximal_logprobs` [R], the policy at the start
+    of the step, and `corrections` [R], importance weights.
     """
 
     prompt_ids: Int32
@@ -198,14 +200,20 @@ class TrainingSample:
     behaviour_logprobs: Float32
     advantages: Float32
     policy_version: int
+    trajectory: str = ""
+    turn: int = 0
+    proximal_logprobs: Float32 | None = None
+    corrections: Float32 | None = None
 
     def __post_init__(self) -> None:
+        added = {"proximal_logprobs": self.proximal_logprobs, "corrections": self.corrections}
         _same_length(
             "TrainingSample",
             response_ids=self.response_ids,
             loss_mask=self.loss_mask,
             behaviour_logprobs=self.behaviour_logprobs,
             advantages=self.advantages,
+            **{name: values for name, values in added.items() if values is not None},
         )
 
 

@@ -25,8 +25,8 @@ class WebshopSettings(Section):
     )
     show_attributes: bool = Field(False, description="Whether an item's page offers its attributes (original: no).")
     results_per_page: int = Field(10, ge=1, le=50, description="Products on a page of results (original: 10).")
-    reward: Literal["success", "score"] = Field(
-        "success", description='Share of success_reward that a purchase earns: 0 or 1 ("success"), or its score.'
+    score_share: float = Field(
+        0.0, ge=0, le=1, description="Share of success_reward that a purchase earns by its score (original: 0)."
     )
 
 

@@ -17,9 +17,11 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
-from envs.records import Int32
+from envs.records import Bool, Int32
 from learner.finetune import FinetuneError, FinetuneProgress, finetune
+from learner.finetune_place import PlaceError
 from learner.settings import ColdstartSettings
 
 SILENCE_S = 300.0
@@ -35,6 +37,8 @@ def finetune_in_processes(
     seed: int,
     *,
     prompt_loss_weight: float = 0.0,
+    masks: Sequence[Bool] | None = None,
+    snapshots: Path | None = None,
     on_progress: Callable[[FinetuneProgress], None] | None = None,
 ) -> dict[str, float]:
     """`finetune` on `settings.num_ranks` processes of this machine; same arguments, result and errors.
@@ -43,12 +47,14 @@ def finetune_in_processes(
     progress. The processes end when the caller does, however it ends.
     """
     context = multiprocessing.get_context("spawn")
+    arguments = (model_path, folder, demonstrations, settings, seed)
+    options = {"prompt_loss_weight": prompt_loss_weight, "masks": masks, "snapshots": snapshots}
     port = _free_port() if settings.num_ranks > 1 else 0
     inbox, outbox = context.Pipe(duplex=False)
     ranks: list[BaseProcess] = [
         context.Process(
             target=_train_rank,
-            args=(outbox, rank, port, model_path, folder, demonstrations, settings, seed, prompt_loss_weight),
+            args=(outbox, rank, port, arguments, options),
             name=f"finetune rank {rank}",
             daemon=True,
         )
@@ -98,14 +104,10 @@ def _train_rank(
     outbox: Connection,
     rank: int,
     port: int,
-    model_path: str | Path,
-    folder: Path,
-    demonstrations: Sequence[tuple[Int32, Int32]],
-    settings: ColdstartSettings,
-    seed: int,
-    prompt_loss_weight: float,
+    arguments: tuple[Any, ...],
+    options: dict[str, Any],
 ) -> None:
-    """The body of one rank's process."""
+    """The body of one rank's process; `arguments` and `options` are those of `finetune`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller decides what a Ctrl-C means, and ends this process
     parent = multiprocessing.parent_process()
 
@@ -116,13 +118,10 @@ def _train_rank(
             outbox.send(progress)
 
     try:
-        metrics = finetune(
-            model_path, folder, demonstrations, settings, seed, prompt_loss_weight=prompt_loss_weight,
-            on_progress=tell, rank=rank, port=port,
-        )  # fmt: skip
+        metrics = finetune(*arguments, **options, on_progress=tell, rank=rank, port=port)
         if rank == 0:
             outbox.send(metrics)
-    except (FinetuneError, ValueError, OSError) as error:
+    except (FinetuneError, PlaceError, ValueError, OSError) as error:
         outbox.send(error)
 
 

@@ -1,7 +1,7 @@
-"""The learner's Ray shell.
+"""The learner's Ray shell: one rank in a process of its own.
 
-Owns: `LearnerActor` and how its process is started. Called by the controller. Must not know: what the
-controller does with metrics and weights.
+Owns: `LearnerActor`, how its process is started, how the ranks find each other. Called by the controller, which calls
+every rank (`controller.learner_ranks`). Must not know: what the controller does with metrics and weights.
 """
 
 from __future__ import annotations
@@ -11,12 +11,29 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from learner.settings import AdvantageSettings, LearnerSettings
+from learner.settings import Algorithm, LearnerSettings
 
 if TYPE_CHECKING:
     import torch
 
     from envs.records import TrajectoryGroup
+    from envs.weight_checksum import Checksums
+    from learner.learner import Learner
+    from learner.weight_sender import WeightSender
+
+
+def gpus_a_rank(settings: LearnerSettings, gpus: float) -> int:
+    """1 or 0, when the cluster has `gpus`. ValueError when GPUs are wanted and too few."""
+    if settings.device == "cpu":
+        return 0
+    if gpus >= settings.num_ranks:
+        return 1
+    if settings.device == "gpu":
+        raise ValueError(
+            f'learner.device = "gpu": {settings.num_ranks} ranks need a GPU each, Ray has {gpus:g}; lower '
+            'learner.num_ranks, or set learner.device to "cpu"'
+        )
+    return 0
 
 
 def actor_options(settings: LearnerSettings, num_gpus: int = 0) -> dict[str, Any]:
@@ -24,7 +41,7 @@ def actor_options(settings: LearnerSettings, num_gpus: int = 0) -> dict[str, Any
     threads = str(settings.num_threads)
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     if num_gpus == 0:
-        environment["DS_ACCELERATOR"] = "cpu"
+        environment |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
     return {
         "num_cpus": settings.num_threads,
         "num_gpus": num_gpus,
@@ -37,29 +54,90 @@ def actor_options(settings: LearnerSettings, num_gpus: int = 0) -> dict[str, Any
 # the last checkpoint.
 @ray.remote(max_restarts=0)
 class LearnerActor:
-    """`Learner` in a process of its own; same methods, see there."""
+    """`Learner` in a process of its own, once it was told to `start`; same methods, see there."""
 
     def __init__(
         self,
         model_path: str,
         settings: LearnerSettings,
-        advantage: AdvantageSettings,
+        algorithm: Algorithm,
         seed: int,
-        filter_void_turns: bool = False,
+        *,
+        num_steps: int = 0,
+        rank: int = 0,
     ) -> None:
+        self._arguments: tuple[Any, ...] = (model_path, settings, algorithm, seed)
+        self._options: dict[str, Any] = {"num_steps": num_steps, "rank": rank}
+        self._world_size = settings.num_ranks
+        self._store: torch.distributed.Store | None = None
+        self._learner: Learner
+        self._handed_out: dict[str, torch.Tensor] = {}
+        self._sender: WeightSender | None = None
+
+    def host(self) -> str:
+        """The address of the machine that it runs on."""
+        return str(ray.util.get_node_ip_address())
+
+    def open_rendezvous(self, address: str) -> int:
+        """Rank 0: the port on `address`, this machine's, at which the ranks meet."""
+        from learner.engine import open_rendezvous
+
+        store = open_rendezvous(address, self._world_size)
+        self._store = store
+        return int(store.port)
+
+    def start(self, address: str, port: int) -> int:
+        """Meets the other ranks and loads the model: returns the number of updates so far, 0."""
         from learner.learner import Learner
 
-        self._learner = Learner(model_path, settings, advantage, seed, filter_void_turns=filter_void_turns)
+        self._learner = Learner(
+            *self._arguments, **self._options, world_size=self._world_size, address=address, port=port,
+            store=self._store,
+        )  # fmt: skip
+        return self._learner.updates
 
     def ready(self) -> int:
-        """Returns once the model is loaded: the number of updates so far."""
+        """Returns once everything asked for before is done: the number of updates so far."""
         return self._learner.updates
 
     def train_step(self, groups: list[TrajectoryGroup], version: int) -> dict[str, float]:
         return self._learner.train_step(groups, version)
 
     def weights(self) -> dict[str, torch.Tensor]:
-        return self._learner.weights()
+        self._handed_out = self._learner.weights()
+        return self._handed_out
+
+    def gpu(self) -> str:
+        """The unique id of its GPU; empty without one."""
+        from learner.weight_sender import gpu_id
+
+        return gpu_id()
+
+    def checksums(self) -> Checksums:
+        """Of the weights that were handed out last."""
+        from learner.weight_sender import weight_checksums
+
+        return weight_checksums(self._handed_out)
+
+    def open_channel(self, address: str, port: int, num_ranks: int) -> None:
+        """Rank 0: opens an NCCL channel to the engines at `address`:`port`, in place of the one before."""
+        from learner.weight_sender import WeightSender
+
+        if self._sender is not None:
+            self._sender.close()
+        self._sender = WeightSender(address, port, num_ranks)
+
+    def weight_shapes(self) -> tuple[list[str], list[str], list[list[int]]]:
+        """Names, formats and shapes of the weights that were handed out last."""
+        from learner.weight_sender import shapes_of
+
+        return shapes_of(self._handed_out)
+
+    def send_weights(self) -> None:
+        """Rank 0: broadcasts the weights that were handed out last over the channel."""
+        if self._sender is None:
+            raise RuntimeError("no channel to send weights over: open_channel comes first")
+        self._sender.send(self._handed_out)
 
     def save(self, folder: str) -> None:
         self._learner.save(Path(folder))

@@ -1,7 +1,7 @@
 """Packing: many sequences of different length -> few batches of about equal token count.
 
-Owns: `pack` and `PackedBatch`. Called by `learner.learner` and `learner.finetune`. Must not know: what a
-sequence means, losses, optimizers.
+Owns: `pack`, `pack_for_rank` and `PackedBatch`. Called by `learner.minibatch` and `learner.finetune`. Must not know:
+what a sequence means, losses, optimizers, who the other ranks are.
 
 Sequences are sorted by length and padded on the right, and no attention mask is built: attention is causal,
 so a real token never sees the padding behind it, and the padding's own outputs are never used (their
@@ -10,6 +10,7 @@ gradient is exactly zero). A mask would cost more than the padding (bench/learne
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -44,7 +45,8 @@ class PackedBatch:
 
     def in_order(self, per_sequence: Sequence[np.ndarray]) -> torch.Tensor:
         """Per-token values given per sequence -> [N], in the order of `targets`."""
-        values = torch.from_numpy(np.concatenate([per_sequence[member] for member in self.members]))
+        parts = [per_sequence[member] for member in self.members] or [per_sequence[0][:0]]
+        values = torch.from_numpy(np.concatenate(parts))
         if len(values) != len(self.targets):
             raise ValueError(f"in_order: {len(values)} values for {len(self.targets)} scored tokens")
         return values
@@ -56,22 +58,68 @@ def pack(sequences: Sequence[tuple[Int32, Int32]], max_tokens: int, *, score_pro
     Scored are the R reply tokens, with `score_prompt` also the P - 1 prompt tokens after the first. A
     sequence longer than `max_tokens` gets a batch of its own. Every sequence is in exactly one batch.
     """
+    lengths = _lengths(sequences)
+    plan = _plan(lengths, np.arange(len(sequences)), max_tokens)
+    return [_batch(sequences, lengths, members, score_prompt) for members in plan]
+
+
+def pack_for_rank(
+    sequences: Sequence[tuple[Int32, Int32]], max_tokens: int, rank: int, num_ranks: int, *,
+    score_prompt: bool = False, equal_count: bool = False,
+) -> list[PackedBatch]:  # fmt: skip
+    """This rank's part of `sequences`, packed; together the ranks have each sequence once. Members are indices into
+    `sequences`.
+
+    Ranks get about the same number of tokens. A rank without a sequence gets one empty batch (no scored token, so no
+    loss and a gradient of zero); with `equal_count` every rank gets as many batches as the one with the most. Every
+    rank computes the same division, from lengths alone.
+    """
+    if not sequences:
+        return []
+    lengths = _lengths(sequences)
+    plans = [_plan(lengths, share, max_tokens) for share in share_out(lengths, num_ranks)]
+    batches = [_batch(sequences, lengths, members, score_prompt) for members in plans[rank]]
+    wanted = max(map(len, plans)) if equal_count else 1
+    return batches + [_empty_batch() for _ in range(wanted - len(batches))]
+
+
+def share_out(lengths: np.ndarray, num_ranks: int) -> list[np.ndarray]:
+    """Indices of `lengths` [S] in `num_ranks` parts of about equal sum: the longest first, each to the least full."""
+    if num_ranks == 1:
+        return [np.arange(len(lengths))]
+    loads = [(0, rank) for rank in range(num_ranks)]
+    parts: list[list[int]] = [[] for _ in range(num_ranks)]
+    for index in np.argsort(-lengths, kind="stable").tolist():
+        load, rank = loads[0]
+        parts[rank].append(index)
+        heapq.heapreplace(loads, (load + int(lengths[index]), rank))
+    return [np.array(sorted(part), dtype=np.int64) for part in parts]
+
+
+def _lengths(sequences: Sequence[tuple[Int32, Int32]]) -> np.ndarray:
+    """Tokens fed in of each sequence: the last one is only a target."""
     for index, (prompt, reply) in enumerate(sequences):
         if len(prompt) == 0 or len(reply) == 0:
             raise ValueError(
                 f"pack: sequence {index} has {len(prompt)} prompt and {len(reply)} reply tokens; both need at least 1"
             )
-    lengths = np.array([len(prompt) + len(reply) - 1 for prompt, reply in sequences], dtype=np.int64)
-    batches: list[PackedBatch] = []
-    members: list[int] = []
-    for index in np.argsort(-lengths, kind="stable").tolist():
-        if members and (len(members) + 1) * int(lengths[members[0]]) > max_tokens:
-            batches.append(_batch(sequences, lengths, members, score_prompt))
-            members = []
-        members.append(index)
-    if members:
-        batches.append(_batch(sequences, lengths, members, score_prompt))
-    return batches
+    return np.array([len(prompt) + len(reply) - 1 for prompt, reply in sequences], dtype=np.int64)
+
+
+def _plan(lengths: np.ndarray, indices: np.ndarray, max_tokens: int) -> list[list[int]]:
+    """`indices`, the longest first, cut into batches whose grids have at most `max_tokens` cells."""
+    plan: list[list[int]] = []
+    for index in indices[np.argsort(-lengths[indices], kind="stable")].tolist():
+        if plan and (len(plan[-1]) + 1) * int(lengths[plan[-1][0]]) <= max_tokens:
+            plan[-1].append(index)
+        else:
+            plan.append([index])
+    return plan
+
+
+def _empty_batch() -> PackedBatch:
+    nothing = torch.zeros(0, dtype=torch.long)
+    return PackedBatch(torch.zeros(1, 1, dtype=torch.long), nothing, nothing, (), 0, 0)
 
 
 def _batch(

@@ -1,7 +1,7 @@
 """Scoring: log-probability and entropy of given tokens under a Hugging Face causal LM.
 
-Owns: `TokenScorer` (the module that the DeepSpeed engine wraps) and `load_policy`. Called by
-`learner.learner` and `learner.finetune`. Must not know: advantages, losses, Ray.
+Owns: `TokenScorer` (the module that the DeepSpeed engine wraps), `load_policy`, `recompute_activations`. Called by
+`learner.learner`, `learner.critic` and `learner.finetune`. Must not know: advantages, losses, Ray.
 """
 
 from __future__ import annotations
@@ -66,3 +66,14 @@ def load_policy(model_path: str | Path, dtype: torch.dtype) -> PreTrainedModel:
     if dtype == torch.float32 and not torch.cuda.is_available():
         use_cpu_layers(policy)
     return policy.eval()
+
+
+def recompute_activations(policy: torch.nn.Module) -> None:
+    """Each layer keeps its input alone and is computed again in the backward pass.
+
+    transformers does it in training mode only; the layers below stay in evaluation mode (no dropout).
+    """
+    policy.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+    for module in policy.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True

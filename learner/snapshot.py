@@ -1,29 +1,44 @@
-"""The learner's part of a checkpoint: DeepSpeed's files, random states, and a page that says what they are.
+"""The learner's part of a checkpoint: trained parameters, their AdamW states, random states, and a page about them.
 
-Owns: `save_snapshot`, `load_snapshot`, SnapshotError. Called by `learner.learner`. Must not know: where
+Owns: `save_snapshot`, `load_snapshot`, SnapshotError. Called by `learner.learner`, on every rank. Must not know: where
 checkpoints live, or how the controller makes a set of them atomic.
 
-`snapshot.json` is written last, so a folder without it was cut short.
+Parameters are stored whole, each by one of the ranks, so another number of ranks or another ZeRO stage can take them
+up. `snapshot.json` is written last, so a folder without it was cut short. All ranks see one folder.
 """
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from learner.engine import of_all_ranks
+from learner.optimizer_state import (
+    KINDS,
+    link_states,
+    num_adam_steps,
+    prime,
+    put_state,
+    set_adam_steps,
+    trained_parameters,
+    whole_states,
+)
+from learner.packing import share_out
 
 if TYPE_CHECKING:
     from deepspeed.runtime.engine import DeepSpeedEngine
 
-FORMAT = 1
-TAG = "engine"
+FORMAT = 2
 PAGE = "snapshot.json"
+_REMEDY = "resume from an older one"
 
 
 class SnapshotError(RuntimeError):
@@ -31,56 +46,77 @@ class SnapshotError(RuntimeError):
 
 
 def save_snapshot(engine: DeepSpeedEngine, folder: Path, counters: dict[str, int]) -> None:
+    """Writes it; `counters` come back from `load_snapshot`. Weights that are not finite are refused."""
+    rank, num_ranks = torch.distributed.get_rank(), torch.distributed.get_world_size()
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PAGE).unlink(missing_ok=True)
-    rank = torch.distributed.get_rank()
-    with contextlib.redirect_stdout(io.StringIO()):  # DeepSpeed prints notes that no log level turns off
-        engine.save_checkpoint(str(folder), tag=TAG, client_state={"counters": counters})
-    torch.save(_random_states(), folder / f"random_rank{rank}.pt")
     if rank == 0:
-        sizes = {
-            str(path.relative_to(folder)): path.stat().st_size
-            for path in sorted(folder.rglob("*.pt"))
-            if path.is_file()
-        }
-        page = {
-            "format": FORMAT,
-            "shapes": _shapes(engine.module),
-            "optimizer": _optimizer_layout(engine),
-            "files": sizes,
-        }
+        (folder / PAGE).unlink(missing_ok=True)
+    shapes = _shapes(engine.module)
+    trained = [name for name, _ in trained_parameters(engine)]
+    shares = share_out(np.array([int(np.prod(shapes[name])) for name in trained]), num_ranks)
+    own = {trained[index] for index in shares[rank]}
+    tensors: dict[str, torch.Tensor] = {}
+    for name, states in whole_states(engine):
+        if name in own:
+            tensors |= {f"{name}/{kind}": value.to("cpu", copy=True).contiguous() for kind, value in states.items()}
+    broken = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+    if names := sorted(name for part in of_all_ranks(broken) for name in part):
+        raise SnapshotError(f"{names[0]} is not finite: nothing is saved; go on from the last checkpoint")
+    state_file, random_file = folder / f"state-{rank:04d}.safetensors", folder / f"random-{rank:04d}.pt"
+    save_file(tensors, state_file)
+    torch.save(_random_states(), random_file)
+    sizes = [(path.name, path.stat().st_size) for path in (state_file, random_file)]
+    page = {
+        "format": FORMAT,
+        "ranks": num_ranks,
+        "layout": _layout(engine),
+        "shapes": shapes,
+        "trained": trained,
+        "frozen_sum": _frozen_sum(engine),
+        "adam_steps": num_adam_steps(engine),
+        "counters": counters,
+        "files": {name: size for part in of_all_ranks(sizes) for name, size in part},
+    }
+    if rank == 0:
         (folder / PAGE).write_text(json.dumps(page, indent=1))
+    of_all_ranks(None)  # nobody says that it is saved before the page is written
 
 
-def load_snapshot(engine: DeepSpeedEngine, folder: Path) -> dict[str, int]:
-    """Restore engine and random states; returns the counters that were saved."""
+def load_snapshot(engine: DeepSpeedEngine, folder: Path, touch: Callable[[], None]) -> dict[str, int]:
+    """Restore parameters, optimizer and random states; returns the counters that were saved.
+
+    `touch` does a backward pass with a gradient of zero. Every rank reads and checks the same files, so they all
+    raise or none does.
+    """
     page = _read_page(folder)
-    _compare_shapes(folder, page["shapes"], _shapes(engine.module))
-    if page["optimizer"] != _optimizer_layout(engine):
-        raise SnapshotError(
-            f"learner checkpoint {folder}: it was written with {page['optimizer']}, this run has "
-            f"{_optimizer_layout(engine)}; set learner.dtype, learner.zero_stage and the number of ranks as they were"
-        )
+    _compare(folder, page, engine)
     for name, size in page["files"].items():
         path = folder / name
         found = path.stat().st_size if path.is_file() else -1
         if found != size:
             raise SnapshotError(
                 f"learner checkpoint {folder}: {name} has {found} bytes (-1: missing), {size} were written; "
-                "the checkpoint is damaged: resume from an older one"
+                f"the checkpoint is damaged: {_REMEDY}"
             )
+    rank = torch.distributed.get_rank()
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            path, client_state = engine.load_checkpoint(str(folder), tag=TAG)
-        random_states = torch.load(folder / f"random_rank{torch.distributed.get_rank()}.pt", weights_only=False)
+        random_states = torch.load(folder / f"random-{rank % page['ranks']:04d}.pt", weights_only=False)
+        files = [safe_open(folder / name, framework="pt") for name in page["files"] if name.endswith(".safetensors")]
+        places = {key: file for file in files for key in list(file.keys())}
+        if not num_adam_steps(engine):
+            touch()
+            prime(engine)
+        link_states(engine)
+        for name, parameter in trained_parameters(engine):
+            keys = [(kind, f"{name}/{kind}") for kind in KINDS if f"{name}/{kind}" in places]
+            put_state(engine, parameter, {kind: places[key].get_tensor(key) for kind, key in keys})
     except Exception as error:
         raise SnapshotError(
-            f"learner checkpoint {folder} cannot be read ({type(error).__name__}: {error}); resume from an older one"
+            f"learner checkpoint {folder} cannot be read ({type(error).__name__}: {error}); {_REMEDY}"
         ) from error
-    if path is None:
-        raise SnapshotError(f"learner checkpoint {folder}: DeepSpeed found nothing in it; resume from an older one")
+    set_adam_steps(engine, page["adam_steps"])
     _restore_random_states(random_states)
-    counters: dict[str, int] = client_state["counters"]
+    counters: dict[str, int] = page["counters"]
     return counters
 
 
@@ -90,10 +126,10 @@ def _read_page(folder: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise SnapshotError(
             f"learner checkpoint {folder}: {PAGE} is missing, so it is not a learner checkpoint or was cut short; "
-            "resume from an older one"
+            f"{_REMEDY}"
         ) from None
     except (OSError, ValueError) as error:
-        raise SnapshotError(f"learner checkpoint {folder}: {PAGE} cannot be read ({error})") from error
+        raise SnapshotError(f"learner checkpoint {folder}: {PAGE} cannot be read ({error}); {_REMEDY}") from error
     if page.get("format") != FORMAT:
         raise SnapshotError(
             f"learner checkpoint {folder} has format {page.get('format')!r}, this version reads {FORMAT}; "
@@ -102,27 +138,50 @@ def _read_page(folder: Path) -> dict[str, Any]:
     return page
 
 
-def _compare_shapes(folder: Path, saved: dict[str, list[int]], here: dict[str, list[int]]) -> None:
-    if saved == here:
-        return
-    names = sorted(set(saved) | set(here))
-    name = next(name for name in names if saved.get(name) != here.get(name))
-    raise SnapshotError(
-        f"learner checkpoint {folder} is of another model: {name} has shape {saved.get(name, 'none')} there and "
-        f"{here.get(name, 'none')} here; give the model that the run was started with"
-    )
+def _compare(folder: Path, page: dict[str, Any], engine: DeepSpeedEngine) -> None:
+    """What was saved has to fit what is here."""
+    here = _shapes(engine.module)
+    trained = [name for name, _ in trained_parameters(engine)]
+    if page["trained"] != trained and any(".lora_" in name for name in (*page["trained"], *trained)):
+        raise SnapshotError(
+            f"learner checkpoint {folder}: it trains {len(page['trained'])} matrices and vectors, this run "
+            f"{len(trained)} others; set learner.lora_rank and learner.lora_targets as they were"
+        )
+    if page["shapes"] != here:
+        name = next(n for n in sorted(set(page["shapes"]) | set(here)) if page["shapes"].get(n) != here.get(n))
+        raise SnapshotError(
+            f"learner checkpoint {folder} is of another model: {name} has shape {page['shapes'].get(name, 'none')} "
+            f"there and {here.get(name, 'none')} here; give the model that the run was started with"
+        )
+    if page["layout"] != _layout(engine):
+        raise SnapshotError(
+            f"learner checkpoint {folder}: it was written with {page['layout']}, this run has {_layout(engine)}; "
+            "set learner.dtype as it was"
+        )
+    if page["frozen_sum"] != _frozen_sum(engine):
+        raise SnapshotError(
+            f"learner checkpoint {folder} is of another model: the weights that LoRA leaves as they are differ; "
+            "give the model that the run was started with"
+        )
 
 
 def _shapes(module: torch.nn.Module) -> dict[str, list[int]]:
     return {name: list(getattr(p, "ds_shape", p.shape)) for name, p in module.named_parameters()}
 
 
-def _optimizer_layout(engine: DeepSpeedEngine) -> dict[str, Any]:
-    return {
-        "dtype": str(next(engine.module.parameters()).dtype).removeprefix("torch."),
-        "zero_stage": int(engine.zero_optimization_stage()),
-        "ranks": torch.distributed.get_world_size(),
-    }
+def _layout(engine: DeepSpeedEngine) -> dict[str, str]:
+    return {"dtype": str(next(engine.module.parameters()).dtype).removeprefix("torch.")}
+
+
+def _frozen_sum(engine: DeepSpeedEngine) -> int:
+    """Of the bits of the parameters that are not trained, and so not saved. Exact: no order, no number of ranks."""
+    total, is_split = 0, False
+    for place, parameter in enumerate(p for p in engine.module.parameters() if not p.requires_grad):
+        is_split = is_split or hasattr(parameter, "ds_tensor")
+        own = getattr(parameter, "ds_tensor", parameter).detach()
+        bits = own.view(torch.int16 if own.element_size() == 2 else torch.int32)
+        total += (place + 1) * int(bits.sum(dtype=torch.int64))
+    return (sum(of_all_ranks(total)) if is_split else total) % 2**61
 
 
 def _random_states() -> dict[str, Any]:

@@ -19,8 +19,7 @@ from envs.webshop.tasks import engine_for
 
 
 class WebshopEnv(TextEnv):
-    """One goal at a time. `success_reward` for a purchase that is right in every respect, 0 for all else; with
-    `pays_score` every purchase earns its score's share of it.
+    """One goal at a time. A purchase earns success_reward * ((1 - score_share) * [score = 1] + score_share * score).
 
     `info`: `admissible` in page order, `goal` (the instruction), `won`, `task_score` (WebShop's own score of the
     purchase in [0, 1], 0 before it) and, at a purchase, `breakdown`.
@@ -34,7 +33,7 @@ class WebshopEnv(TextEnv):
         observation_mode: ObservationMode = "text",
         show_attrs: bool = False,
         page_size: int = PAGE_SIZE,
-        pays_score: bool = False,
+        score_share: float = 0.0,
         goal_seed: int = OFFICIAL_SEED,
         data_dir: Path | None = None,
     ) -> None:
@@ -43,7 +42,7 @@ class WebshopEnv(TextEnv):
         self._observation_mode = observation_mode
         self._show_attrs = show_attrs
         self._page_size = page_size
-        self._pays_score = pays_score
+        self._score_share = score_share
         self._goal_seed = goal_seed
         self._data_dir = data_dir
         self._engine: Engine | None = None
@@ -74,7 +73,7 @@ class WebshopEnv(TextEnv):
         self._turns += 1
         truncated = not done and self._turns >= self._max_turns
         info = _info(self._engine, score, self._engine.breakdown)
-        earned = score if self._pays_score else float(info["won"])
+        earned = (1 - self._score_share) * info["won"] + self._score_share * score
         return observation, self._success_reward * earned, done, truncated, info
 
 

@@ -46,7 +46,7 @@ class Webshop(Environment):
             observation_mode=settings.webshop.observation,
             show_attrs=settings.webshop.show_attributes,
             page_size=settings.webshop.results_per_page,
-            pays_score=settings.webshop.reward == "score",
+            score_share=settings.webshop.score_share,
             data_dir=data_dir,
         )
 

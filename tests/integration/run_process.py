@@ -33,6 +33,7 @@ prompt_tokens = 448
 max_num_seqs = 16
 kv_cache_gib = 0.25
 start_timeout_s = 900.0
+verify_every = 1
 [tti]
 think_cap = 16
 [eval]
@@ -47,17 +48,22 @@ port = 0
 class RunProcess:
     """`t2po train ...` as a child process."""
 
-    def __init__(self, runs: Path, name: str, *changes: str) -> None:
+    def __init__(self, runs: Path, name: str, *changes: str, known: bool = False) -> None:
+        """`known`: the run was begun before; it goes on, which does nothing to one that is done."""
         self.runs = runs
         self.folder = runs / name
         self.recipe = runs / "test.toml"
         if not self.recipe.exists():
             self.recipe.write_text(RECIPE.format(runs=runs, policy=runs / "policy"), encoding="utf-8")
         self.log = runs / f"{name}.log"
-        self.process = self._start("train", str(self.recipe), f"name={name}", *changes)
+        if known:
+            self.resume()
+        else:
+            self.process = self._start("train", str(self.recipe), f"name={name}", *changes)
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        self._said_before = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as output:
             return subprocess.Popen(
                 [sys.executable, "-m", "controller.cli", *arguments],
@@ -73,6 +79,13 @@ class RunProcess:
         except OSError:
             return []
         return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def is_up(self) -> bool:
+        """Whether every part of this life of the run has started."""
+        return b"everything is up" in self.log.read_bytes()[self._said_before :]
+
+    def wait_until_up(self, timeout_s: float = 1200.0) -> None:
+        self._wait(self.is_up, "start", timeout_s)
 
     def wait_for_step(self, step: int, timeout_s: float = 1200.0) -> None:
         self._wait(lambda: any(row["step"] >= step for row in self.metrics()), f"step {step}", timeout_s)

@@ -13,14 +13,17 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen3ForCausalLM
 
+from actors import weight_transfer
 from actors.inference import InferenceError, InferenceServer, SamplingSpec
 from actors.settings import InferenceSettings, TTISettings
 from actors.tti_request import RequestRefused
 from envs.records import Candidate, SignalRange
+from envs.weight_checksum import difference
+from learner.weight_sender import weight_checksums
 from tests.integration import random_policy
 from tests.unit import uncertainty_oracle as oracle
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(900)
 
 QUIET = TTISettings(epsilon=0.0, think_cap=56)
 MAX_TOKENS = 48
@@ -39,7 +42,12 @@ class Engine:
         path = random_policy.save(self.model, self.tokenizer, folder)
         self.server = InferenceServer()
         settings = InferenceSettings(
-            dtype=dtype, prompt_tokens=128, response_tokens=64, max_num_seqs=32, kv_cache_gib=0.25
+            dtype=dtype,
+            prompt_tokens=128,
+            response_tokens=64,
+            max_num_seqs=32,
+            kv_cache_gib=0.25,
+            start_timeout_s=800.0,  # minutes, on a machine that does other things too
         )
         self.run(self.server.start(path, settings, QUIET, seed=0))
 
@@ -95,19 +103,44 @@ def test_logprobs_are_those_of_the_model_before_and_after_updates(engine: Engine
     assert engine.mismatch_kl(before, engine.model) < bound
     live = engine.run(engine.server.status())["version"]
     other = random_policy.build_model(engine.tokenizer, seed=5).to(engine.dtype)
-    report = engine.run(engine.server.update_weights(live + 1, random_policy.weights_of(other, engine.dtype)))
+    weights = random_policy.weights_of(other, engine.dtype)
+    report = engine.run(engine.server.update_weights(live + 1, weights, True))
     assert report.version == live + 1 and report.pause_seconds <= report.seconds
+    assert report.checksums == weight_checksums(weights), "as the learner sums up what it sends"
     assert report.bytes == sum(p.numel() * p.element_size() for p in other.parameters())
     after = engine.replies(16)
     assert {(c.min_version, c.max_version) for c in after} == {(live + 1, live + 1)}
     assert any("\ufffd" in c.text for c in after), "bytes that are no UTF-8 must not matter"
     assert engine.mismatch_kl(after, other) < bound
     assert engine.mismatch_kl(after, engine.model) > 1e-2, "the two models must differ for this test to mean anything"
-    engine.run(engine.server.update_weights(live + 2, random_policy.weights_of(engine.model, engine.dtype)))
+    weights = random_policy.weights_of(engine.model, engine.dtype)
+    assert engine.run(engine.server.update_weights(live + 2, weights)).checksums is None, "not asked for"
     again = engine.replies(16)
     assert engine.mismatch_kl(again, engine.model) < bound
     if engine.dtype is torch.float32:
         assert [c.token_ids.tolist() for c in again] == [c.token_ids.tolist() for c in before]
+
+
+def test_weights_that_change_on_their_way_into_the_engine_show(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One value of one small tensor is enough."""
+    weights = random_policy.weights_of(engine.model, engine.dtype)
+    victim = sorted(name for name in weights if "norm" in name)[0]
+    write = weight_transfer.write_weights
+
+    def changed(given: dict[str, torch.Tensor]) -> tuple[Path, int]:
+        tensor = given[victim].clone()
+        tensor[-1] *= 1.01
+        return write({**given, victim: tensor})
+
+    monkeypatch.setattr(weight_transfer, "write_weights", changed)
+    live = engine.run(engine.server.status())["version"]
+    report = engine.run(engine.server.update_weights(live + 1, weights, True))
+    assert report.checksums is not None
+    assert difference(weight_checksums(weights), report.checksums) == (
+        f"of {len(weights)} tensors 1 have other bytes, such as {victim}"
+    )
+    monkeypatch.undo()
+    engine.run(engine.server.update_weights(live + 2, weights))
 
 
 def test_update_with_requests_in_flight(engine: Engine) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 import signal
+import struct
 import threading
 import time
 import uuid
+import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +21,11 @@ import pytest
 import redis
 
 from controller import redis_link
-from controller.redis_link import hidden_password
+from controller.queue_address import hidden_password
+from controller.queue_entry import check_group
 from controller.replay_queue import Entry, QueueError, QueueFullError, ReplayQueue
 from controller.valkey import ValkeyServer
+from envs.codec import _HEADER as HEADER
 from envs.codec import encode_group
 from envs.records import TrajectoryGroup
 from tests.unit.test_codec_round_trip import a_group, assert_same
@@ -219,12 +225,59 @@ def test_groups_behind_many_foreign_entries_come_with_the_same_pull(open_queue: 
     assert queue.foreign_counts() == {"missing field": 9}
 
 
-def test_group_of_another_run_is_foreign(open_queue: Open) -> None:
-    producer, queue = open_queue(), open_queue(is_ours=lambda one: one.id == "g1")
-    producer.push(group(0))
-    producer.push(group(1))
-    assert numbers(queue.pull(10, 1.0)) == [1]
-    assert queue.foreign_counts() == {"another run": 1}
+def test_group_that_is_none_of_the_runs_is_foreign(
+    open_queue: Open, client: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also one without all its siblings, and one whose rewards are no numbers: named, counted, and behind them the
+    stream goes on; their ids are free, so that the groups can be made again."""
+    whole = [make_whole(dataclasses.replace(group(number), id=f"ours-{number}")) for number in range(4)]
+    producer = open_queue()
+    queue = open_queue(check=partial(check_group, lambda index: f"ours-{index}", 2))
+    producer.push(dataclasses.replace(whole[0], id="theirs-0"))
+    producer.push(dataclasses.replace(whole[1], trajectories=whole[1].trajectories[:1]))
+    producer.push(dataclasses.replace(whole[2], trajectories=whole[3].trajectories))
+    client.xadd(queue._stream, {"id": "ours-9", "group": with_reward_nan(whole[3])})
+    client.xadd(queue._stream, {"id": "ours-8", "group": of_version(encode_group(whole[3]), 2)})
+    producer.push(whole[3])
+    with caplog.at_level(logging.WARNING):
+        assert numbers(queue.pull(10, 1.0)) == [3]
+    assert queue.foreign_counts() == {
+        "another run": 1, "missing sibling": 1, "another group's": 1, "unreadable group": 2
+    }  # fmt: skip
+    for cause in ("'theirs-0', index 0: not of this run", "rollout.group_size", "holds trajectories of others",
+                  "reward must be finite", "format version 2"):  # fmt: skip
+        assert cause in caplog.text
+    assert queue.states(["ours-1", "ours-2"]) == {"ours-1": "unknown", "ours-2": "unknown"}
+
+
+def make_whole(one: TrajectoryGroup) -> TrajectoryGroup:
+    """Two siblings, each under its group."""
+    members = (
+        dataclasses.replace(one.trajectories[0], id=f"{one.id}/{sibling}", group_id=one.id, sibling=sibling)
+        for sibling in range(2)
+    )
+    return dataclasses.replace(one, trajectories=tuple(members))
+
+
+def with_reward_nan(one: TrajectoryGroup) -> bytes:
+    """No record can hold it, so it is written into the bytes."""
+    first, *rest = one.trajectories
+    turn = dataclasses.replace(first.turns[0], reward=123.456)
+    marked = dataclasses.replace(one, trajectories=(dataclasses.replace(first, turns=(turn, *first.turns[1:])), *rest))
+    data = encode_group(marked)
+    body = data[HEADER.size :].replace(struct.pack(">d", 123.456), struct.pack(">d", float("nan")))
+    assert body != data[HEADER.size :]
+    return _sealed(data, body)
+
+
+def of_version(data: bytes, version: int) -> bytes:
+    magic, kind, _, *rest = HEADER.unpack(data[: HEADER.size])
+    return HEADER.pack(magic, kind, version, *rest) + data[HEADER.size :]
+
+
+def _sealed(data: bytes, body: bytes) -> bytes:
+    magic, kind, version, _, _ = HEADER.unpack(data[: HEADER.size])
+    return HEADER.pack(magic, kind, version, len(body), zlib.crc32(body)) + body
 
 
 def test_damaged_group_can_be_pushed_again(open_queue: Open, client: Any) -> None:

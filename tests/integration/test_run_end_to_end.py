@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -122,8 +123,13 @@ def test_run_on_policy_survives_its_learner_and_ctrl_c(runs: Path, started: list
         assert row["resamples"] == 0
 
 
-def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProcess], tmp_path: Path) -> None:
-    """Environment actor, router and engine are replaced; a Redis of somebody else that goes away ends the run."""
+def test_run_survives_the_death_of_each_part(
+    runs: Path, started: list[RunProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Environment actor, router and engine are replaced; a Redis of somebody else that goes away ends the run.
+
+    Its password comes in the URL; the run folder does not keep it, so the resume takes it from the environment.
+    """
     with ValkeyServer(tmp_path / "server") as server:
         run = RunProcess(
             runs, "deaths", "steps=8", "env.max_turns=12", "checkpoint.every_steps=5", "rollout.max_staleness=0",
@@ -139,6 +145,12 @@ def test_run_survives_the_death_of_each_part(runs: Path, started: list[RunProces
         assert run.finish() == 2
         assert "127.0.0.1" in run.output().splitlines()[-1], run.output()
         server.ensure_alive()
+        password = str(urlsplit(server.url).password)
+        kept = (run.folder / "config.toml").read_text() + (run.folder / "run.log").read_text() + run.output()
+        assert password not in kept
+        run.resume()
+        assert run.finish() == 2 and "set T2PO_QUEUE_PASSWORD" in run.output().splitlines()[-1], run.output()
+        monkeypatch.setenv("T2PO_QUEUE_PASSWORD", password)
         run.resume()
         assert run.finish() == 0, run.output()
     check_complete(run, steps=8)

@@ -8,7 +8,8 @@ import statistics
 import numpy as np
 import pytest
 
-from learner.advantage import discounted_returns, gigpo
+from learner.advantages.gigpo import gigpo
+from learner.advantages.group_turns import GroupTurns, discounted_returns
 from learner.settings import AdvantageSettings
 
 
@@ -53,9 +54,14 @@ def oracle(
 
 
 def run(rewards, invalid, anchors, settings):
-    return gigpo(
-        [np.array(r, dtype=float) for r in rewards], [np.array(v, dtype=bool) for v in invalid], anchors, settings
+    group = GroupTurns(
+        rewards=[np.array(r, dtype=float) for r in rewards],
+        invalid=[np.array(v, dtype=bool) for v in invalid],
+        anchors=anchors,
+        won=[sum(r) > 0 for r in rewards],
+        ended=[True] * len(rewards),
     )
+    return gigpo(group, settings)
 
 
 ALL_SETTINGS = [
@@ -131,5 +137,5 @@ def test_reward_that_is_not_finite_is_rejected_with_its_place(bad: float) -> Non
 
 
 def test_lengths_that_differ_are_rejected() -> None:
-    with pytest.raises(ValueError, match="trajectory 0 has 1 rewards, 2 invalid flags"):
+    with pytest.raises(ValueError, match="trajectory 0 has {'rewards': 1, 'invalid': 2"):
         run([[0.0]], [[False, False]], [["a"]], AdvantageSettings())

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from controller import checkpoint as module
+from controller import checkpoint_manifest as module
 from controller.checkpoint import (
     Checkpoint,
     CheckpointError,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from controller import cli
 from controller.cli import main
 from controller.config import RunConfig
 from controller.metrics import MetricsLog, StepMetrics
@@ -31,7 +30,7 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     def fail(_: str) -> Path:
         raise error
 
-    monkeypatch.setattr(cli, "_run_folder", fail)
+    monkeypatch.setattr("controller.policy_folder.find_run", fail)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"], ["config", "alfworld"], ["play", "--help"]])
@@ -149,7 +148,7 @@ def test_ctrl_c_ends_without_a_trace(capsys: pytest.CaptureFixture[str], monkeyp
     def interrupt(_: str) -> Path:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_run_folder", interrupt)
+    monkeypatch.setattr("controller.policy_folder.find_run", interrupt)
     assert main(["status", "x"]) == 130
     assert capsys.readouterr().err == "t2po: stopped\n"
 

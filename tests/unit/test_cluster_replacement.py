@@ -12,10 +12,12 @@ import pytest
 
 from controller.causes import innermost
 from controller.cluster import Cluster
-from controller.config import RunConfig
+from controller.config import RunConfig, validate
 from controller.part_actors import PartActors
 from controller.replacements import MAX_RESTARTS, PartLost, Replacements
 from controller.router_keeper import RouterKeeper
+from controller.supervision import Supervision
+from controller.weight_route import WeightMismatch
 from tests.unit.fake_actors import Handle
 
 NAME = "inference-0"
@@ -40,11 +42,11 @@ class Engine:
     def status(self) -> dict[str, Any]:
         return {"state": self.state, "reason": "", "version": self.version, "in_flight": 0}
 
-    def update_weights(self, version: int, weights: Any) -> SimpleNamespace:
+    def update_weights(self, version: int, weights: Any, verify: bool = False) -> SimpleNamespace:
         if self.state != "ready":
             raise RuntimeError(f"inference server is {self.state}")
         self.version = version
-        return SimpleNamespace(version=version)
+        return SimpleNamespace(version=version, checksums={"w": hash(weights)} if verify else None)
 
 
 class Router:
@@ -89,15 +91,15 @@ class OfflineCluster(Cluster):
         self.inference = {NAME: Handle(Engine(self.fake.let))}
         self.inference[NAME].part.state = "ready"
         self.router = Handle(Router())
-        self._replacements = Replacements(retry_pause_s=0)
-        self._keeper = RouterKeeper(self.router, self.inference, {}, self._replacements, 5)
+        self.replacements = Replacements(retry_pause_s=0)
+        self.keeper = RouterKeeper(self.router, self.inference, {}, self.replacements, 5)
 
 
 async def begin_revival(cluster: OfflineCluster) -> tuple[Handle, asyncio.Task[None]]:
     """The engine has died and the supervision is replacing it; the replacement is starting."""
     dead = cluster.inference[NAME]
     dead.killed = True
-    checking = asyncio.create_task(cluster._check_inference(NAME))
+    checking = asyncio.create_task(Supervision(cluster).check_inference(NAME))
     while cluster.inference[NAME] is dead:
         await asyncio.sleep(0)
     await asyncio.sleep(0.01)
@@ -128,11 +130,11 @@ def test_cluster_supervision_leaves_a_starting_replacement_alone(
     """A replacement that answers nothing while it imports is not frozen."""
 
     async def run() -> None:
-        monkeypatch.setattr("controller.cluster.PING_TIMEOUT_S", 0.05)
+        monkeypatch.setattr("controller.supervision.PING_TIMEOUT_S", 0.05)
         cluster = OfflineCluster(tmp_path)
         dead, reviving = await begin_revival(cluster)
         cluster.inference[NAME].part.status = lambda: asyncio.sleep(60)
-        checking = asyncio.create_task(cluster._check_inference(NAME))
+        checking = asyncio.create_task(Supervision(cluster).check_inference(NAME))
         await asyncio.sleep(0.15)
         cluster.fake.let.set()
         await asyncio.gather(reviving, checking)
@@ -171,12 +173,12 @@ def test_cluster_engine_is_replaced_while_the_router_is_away(tmp_path: Path) -> 
     async def run() -> None:
         cluster = OfflineCluster(tmp_path)
         cluster.fake.let.set()
-        await cluster._keeper.introduce()
+        await cluster.keeper.introduce()
         cluster.router.killed = True
         await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
         assert cluster.restarts[NAME] == 1
         cluster.router.killed = False
-        await cluster._check_router()
+        await Supervision(cluster).check_router()
         assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
 
     asyncio.run(run())
@@ -186,7 +188,7 @@ def test_cluster_supervision_watches_the_others_while_an_engine_starts(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def run() -> None:
-        monkeypatch.setattr("controller.cluster.PING_EVERY_S", 0.01)
+        monkeypatch.setattr("controller.supervision.PING_EVERY_S", 0.01)
         cluster = OfflineCluster(tmp_path)
         cluster.inference[NAME].killed = True
         watching = asyncio.create_task(cluster.watch())
@@ -210,5 +212,50 @@ def test_cluster_part_that_is_lost_ends_the_work_beside_it(tmp_path: Path) -> No
         with pytest.raises(ExceptionGroup) as caught:
             await cluster.guarded(asyncio.sleep(60))
         assert isinstance(innermost(caught.value), PartLost)
+
+    asyncio.run(run())
+
+
+def test_cluster_compares_checksums_of_every_so_many_updates_and_ends_the_run_when_they_differ(tmp_path: Path) -> None:
+    """Also shows that inference.verify_every acts."""
+
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path)
+        cluster.config, cluster._with_learner = validate({"inference": {"verify_every": 2}}, source="test"), True
+        sent = {"w": hash("good")}
+        cluster.learner = Handle(SimpleNamespace(checksums=lambda: sent))  # type: ignore[assignment]
+        reports = [(await cluster.publish(version, "good"))[NAME] for version in (1, 2, 3)]
+        assert [report.checksums is not None for report in reports] == [True, False, True]
+        await cluster.publish(4, "bad")
+        with pytest.raises(WeightMismatch, match=f"{NAME} does not hold the weights of version 5.*such as w"):
+            await cluster.publish(5, "bad")
+
+    asyncio.run(run())
+
+
+def test_cluster_sends_over_nccl_where_that_is_the_route(tmp_path: Path) -> None:
+    """inference.weight_transfer decides; a server that is being replaced is waited for."""
+
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path)
+        cluster._with_learner = True
+        engine = cluster.inference[NAME].part
+        engine.status = lambda: {"version": 0, "gpu": "gpu-1"}
+        asked: list[str] = []
+        engine.open_channel = lambda *place: asked.append("open")
+        engine.receive_weights = lambda *meta: SimpleNamespace(version=meta[0], checksums={"w": 1})
+        cluster.learner = Handle(  # type: ignore[assignment]
+            SimpleNamespace(
+                gpu=lambda: "gpu-0", open_channel=lambda *place: asked.append("open"), checksums=lambda: {"w": 1},
+                weight_shapes=lambda: (["w"], ["float32"], [[1]]), send_weights=lambda: asked.append("send"),
+            )
+        )  # fmt: skip
+        await cluster._choose_route()
+        reports = await cluster.publish(1, "weights")
+        assert asked == ["open", "open", "send"] and reports[NAME].version == 1
+        cluster.config = validate({"inference": {"weight_transfer": "object_store"}}, source="test")
+        await cluster._choose_route()
+        await cluster.publish(2, "weights")
+        assert engine.version == 2 and asked.count("send") == 1
 
     asyncio.run(run())

@@ -8,7 +8,8 @@ import pytest
 
 from controller import base_policy, coldstart
 from controller.cli import main
-from controller.coldstart import _fingerprint, prepare_policy, write_policy
+from controller.coldstart import fingerprint, prepare_policy
+from controller.coldstart_command import write_policy
 from controller.config import load_config
 from controller.policy_folder import PolicyError
 from tests.integration.random_policy import build_tokenizer
@@ -26,12 +27,44 @@ def never(*_: object) -> None:
     ["coldstart.max_duration_s=100", "coldstart.num_threads=2", "coldstart.num_ranks=1", "coldstart.lr=1e-3", "seed=1"],
 )
 def test_coldstart_fingerprint_tells_what_decides_the_policy(override: str) -> None:
-    assert _fingerprint(load_config("alfworld", [override])) != _fingerprint(load_config("alfworld"))
+    assert fingerprint(load_config("alfworld", [override])) != fingerprint(load_config("alfworld"))
+
+
+def test_coldstart_fingerprint_of_an_expert_s_pupil_is_the_one_of_earlier_versions() -> None:
+    """Cached start policies stay good; knobs of another source, or that decide nothing, do not count."""
+    facts = coldstart.facts(load_config("alfworld"))["coldstart"]
+    assert set(facts) == {
+        "num_trajectories", "detour_rate", "kept_searches", "kept_detours", "prompt_loss_weight", "epochs", "lr",
+        "batch_tokens", "max_duration_s", "num_ranks", "num_threads",
+    }  # fmt: skip
+    other = load_config("alfworld", ["coldstart.min_score=0.5", "coldstart.save_every_s=1", "coldstart.evaluate=false"])
+    assert fingerprint(other) == fingerprint(load_config("alfworld"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["coldstart.min_score=0.5", "coldstart.max_per_task=1", "coldstart.samples_per_task=2", "tti.enabled=false",
+     "tds.eta=0.1"],
+)  # fmt: skip
+def test_coldstart_fingerprint_of_a_policy_s_own_pupil_tells_how_it_played(override: str) -> None:
+    own = ["coldstart.source=policy"]
+    assert fingerprint(load_config("alfworld", [*own, override])) != fingerprint(load_config("alfworld", own))
+    assert fingerprint(load_config("alfworld", own)) != fingerprint(load_config("alfworld"))
+
+
+def test_coldstart_fingerprint_tells_the_weights_of_a_given_policy(tmp_path: Path) -> None:
+    folder = policy_folder(tmp_path / "policy", word_tokenizer(*MARKERS))
+    config = load_config("alfworld", ["coldstart.source=policy", f"model={folder}"])
+    before = fingerprint(config)
+    (folder / coldstart.PAGE).write_text("{}")
+    assert fingerprint(config) == before
+    (folder / "model.safetensors").write_bytes(b"others")
+    assert fingerprint(config) != before
 
 
 def test_coldstart_fingerprint_is_shared_by_runs_that_differ_later() -> None:
     other = load_config("alfworld", ["tti.enabled=false", "learner.lr=1e-4", "steps=3"])
-    assert _fingerprint(other) == _fingerprint(load_config("alfworld"))
+    assert fingerprint(other) == fingerprint(load_config("alfworld"))
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch])

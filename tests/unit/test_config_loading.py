@@ -43,6 +43,10 @@ def test_overrides_win_over_the_recipe_section_by_section(tmp_path: Path) -> Non
     ("override", "pieces"),
     [
         ("tti.thnk_cap=9", ["tti.thnk_cap = 9", "unknown key", "did you mean tti.think_cap"]),
+        ("learner.kl_coef=0.1", ["unknown key", "did you mean loss.kl_coef?"]),
+        ("learner.clip_low=0.1", ["unknown key", "did you mean loss.clip_low?"]),
+        ("learner.entropy_coef=0.1", ["unknown key", "did you mean loss.entropy_coef?"]),
+        ("advantage.algorithm=grpo", ["unknown key", "did you mean advantage.estimator?"]),
         ("zzz=1", ["zzz = 1", "unknown key", "t2po config"]),
         ("seed=-1", ["seed = -1", "whole number ≥ 0, < 2147483648"]),
         ("seed=1.5", ["seed = 1.5", "whole number"]),
@@ -78,13 +82,23 @@ def test_a_bad_value_is_named_with_what_is_allowed(tmp_path: Path, override: str
         (["tti.think_cap=60", "inference.response_tokens=64"], "tti.think_cap = 60: must be below inference.response_"),
         (["tti.window=39", "tti.think_cap=40"], "tti.window = 39: must be below tti.think_cap - 1 = 39"),
         (["tti.min_tokens=40", "tti.think_cap=40"], "tti.min_tokens = 40: must be below tti.think_cap = 40"),
-        (["rollout.group_size=1"], "rollout.group_size = 1: advantage.algorithm = 'gigpo' compares siblings"),
+        (["rollout.group_size=1"], "rollout.group_size = 1: advantage.estimator = 'gigpo' compares siblings"),
+        (
+            ["rollout.group_size=1", "advantage.estimator=gae", "advantage.keep_groups=mixed_success"],
+            'advantage.keep_groups = "mixed_success" would drop every group',
+        ),
+        (["critic.warmup_steps=3", "steps=3"], "critic.warmup_steps = 3: must be below steps = 3, or the policy"),
         (["env.eval_panel=train"], "env.eval_panel = 'train': must differ from env.train_panel"),
         (["queue.max_groups=23"], "queue.max_groups = 23: must hold rollout.groups_per_step x"),
     ],
 )
 def test_impossible_combinations_are_named(tmp_path: Path, overrides: list[str], piece: str) -> None:
     assert piece in failure(tmp_path, *overrides, text="[rollout]\ngroups_per_step = 8\nmax_staleness = 1\n")
+
+
+@pytest.mark.parametrize("estimator", ["gae", "reinforce"])
+def test_a_group_of_one_is_enough_without_siblings_to_compare(tmp_path: Path, estimator: str) -> None:
+    load_config(recipe(tmp_path), ["rollout.group_size=1", f"advantage.estimator={estimator}"])
 
 
 def test_the_longest_think_cap_that_can_act_is_accepted(tmp_path: Path) -> None:

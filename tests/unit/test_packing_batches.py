@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import Qwen3ForCausalLM
 
-from learner.packing import pack
+from learner.packing import pack, pack_for_rank
 from learner.scoring import TokenScorer, load_policy
 from tests.tiny_model import random_pairs, tiny_config, write_tiny_model
 
@@ -102,3 +102,34 @@ def test_model_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
 def test_loaded_policy_scores_in_its_own_dtype(tmp_path: Path) -> None:
     policy = load_policy(write_tiny_model(tmp_path / "model"), torch.bfloat16)
     assert next(policy.parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("equal_count", [False, True])
+@pytest.mark.parametrize(("count", "num_ranks"), [(1, 3), (2, 2), (5, 3), (50, 2), (50, 7)])
+def test_ranks_have_each_sequence_once_and_about_as_many_tokens(count: int, num_ranks: int, equal_count: bool) -> None:
+    pairs = random_pairs(count)
+    shares = [pack_for_rank(pairs, 200, rank, num_ranks, equal_count=equal_count) for rank in range(num_ranks)]
+    members = [[member for batch in batches for member in batch.members] for batches in shares]
+    assert sorted(member for own in members for member in own) == list(range(count))
+    assert all(shares), "a rank without a sequence has an empty batch"
+    if equal_count:
+        assert len(set(map(len, shares))) == 1
+    loads = [sum(len(pairs[m][0]) + len(pairs[m][1]) - 1 for m in own) for own in members]
+    assert max(loads) - min(loads) <= max(len(prompt) + len(reply) for prompt, reply in pairs)
+
+
+def test_one_rank_packs_as_if_there_were_no_ranks() -> None:
+    pairs = random_pairs(30)
+    for ours, plain in zip(pack_for_rank(pairs, 300, 0, 1), pack(pairs, 300), strict=True):
+        assert ours.members == plain.members
+        assert torch.equal(ours.input_ids, plain.input_ids)
+
+
+def test_empty_batch_has_no_scored_token_and_a_gradient_of_zero() -> None:
+    (empty,) = pack_for_rank(random_pairs(1), 64, 1, 2)
+    assert empty.members == ()
+    assert len(empty.in_order([np.ones(4, dtype=np.float32)])) == empty.num_tokens == empty.num_sequence_tokens == 0
+    model = scorer()
+    log_probs, _ = model(empty.input_ids, empty.positions, empty.targets)
+    log_probs.sum().backward()
+    assert all(bool((parameter.grad == 0).all()) for parameter in model.parameters())

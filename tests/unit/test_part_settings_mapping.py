@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from controller.config import RunConfig
-from controller.part_settings import play_settings, router_settings, sampling_specs, turn_timeout_s
+from controller.part_settings import learner_algorithm, play_settings, router_settings, sampling_specs, turn_timeout_s
 
 BASE = {"model": "tiny", "env": {"train_panel": "train", "eval_panel": "unseen"}}
 
@@ -38,3 +38,12 @@ def test_players_get_the_run_s_environment_and_prompt_length() -> None:
     played = play_settings(settings)
     assert dataclasses.asdict(played)["prompt_tokens"] == 333
     assert played.env == settings.env
+
+
+def test_the_learner_is_told_the_whole_algorithm() -> None:
+    settings = config(algorithm="dr_grpo", inference={"response_tokens": 99}, tds={"variant": "void_turn"})
+    algorithm = learner_algorithm(settings)
+    assert (algorithm.advantage, algorithm.loss) == (settings.advantage, settings.loss)
+    assert (algorithm.correction, algorithm.critic) == (settings.correction, settings.critic)
+    assert (algorithm.max_response_tokens, algorithm.filter_void_turns) == (99, True)
+    assert not learner_algorithm(config()).filter_void_turns

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from envs.records import RecordError, TrajectoryGroup
-from learner.samples import build_samples, group_advantages
+from learner.samples import build_samples, judge, split_groups, turn_names, turn_samples
 from learner.settings import AdvantageSettings
 from tests.learner_groups import make_group, random_groups
 
@@ -31,7 +31,7 @@ def test_one_sample_a_turn_with_the_accepted_tokens() -> None:
 def test_advantage_is_on_every_token_of_the_turn() -> None:
     group = make_group([[0.0, 10.0], [0.0]])
     samples, _ = build_samples([group], SETTINGS)
-    expected = np.concatenate(group_advantages(group, SETTINGS)).astype(np.float32)
+    expected = np.concatenate(judge([group], SETTINGS).advantages).astype(np.float32)
     np.testing.assert_array_equal([sample.advantages[0] for sample in samples], expected)
 
 
@@ -98,3 +98,39 @@ def test_void_trajectories_are_left_out_but_count_in_their_group() -> None:
     assert metrics["void_trajectories"] == 1 / 3
     kept = [everything[0], everything[1], everything[4]]
     assert [sample.advantages.tolist() for sample in filtered] == [sample.advantages.tolist() for sample in kept]
+
+
+def test_samples_know_their_trajectory_and_turn() -> None:
+    groups = [make_group([[0.0, 10.0], [0.0]]), make_group([[1.0], [0.0]], index=1)]
+    samples, _ = build_samples(groups, SETTINGS)
+    names = [(sample.trajectory, sample.turn) for sample in samples]
+    assert names == turn_names(groups) == [(one.trajectory, one.turn) for one in turn_samples(groups)]
+    assert names[:3] == [("run/0/0/0", 0), ("run/0/0/0", 1), ("run/0/1/0", 0)]
+
+
+def test_groups_are_kept_by_successes_or_returns() -> None:
+    mixed, graded = make_group([[10.0], [0.0]]), make_group([[1.0], [2.0]], index=1)
+    groups = [mixed, graded, make_group([[0.0], [0.0]], index=2)]
+    rules = {"all": groups, "mixed_success": [mixed], "different_returns": [mixed, graded]}
+    for rule, expected in rules.items():
+        kept, dropped = split_groups(groups, AdvantageSettings.model_validate({"keep_groups": rule}))
+        assert [group.id for group in kept] == [group.id for group in expected]
+        assert len(kept) + len(dropped) == 3
+
+
+def test_values_and_kl_reach_their_turns() -> None:
+    groups = [make_group([[0.0, 10.0], [0.0]]), make_group([[1.0], [0.0, 0.0]], index=1)]
+    settings = AdvantageSettings(estimator="gae", gamma=0.9, gae_lambda=1.0)
+    values = np.arange(6, dtype=np.float64)
+    kl = np.array([0.0, 1.0, 2.0, 0.0, 0.0, 4.0])
+    judged = judge(groups, settings, values=values, turn_kl=kl, kl_coef=0.5)
+    targets = [0.9 * 9.5, 9.5, -1.0, 1.0, 0.9 * -2.0, -2.0]
+    np.testing.assert_allclose(judged.targets, targets)
+    np.testing.assert_allclose(np.concatenate(judged.advantages), np.array(targets) - values)
+    assert [len(one) for one in judged.advantages] == [2, 1, 1, 2]
+
+
+def test_whitening_is_over_the_whole_step() -> None:
+    groups = [make_group([[0.0, 10.0], [0.0]]), make_group([[1.0], [0.0, 0.0]], index=1)]
+    advantages = np.concatenate(judge(groups, AdvantageSettings(whiten=True)).advantages)
+    assert (float(advantages.mean()), float(advantages.std())) == pytest.approx((0.0, 1.0), abs=1e-7)

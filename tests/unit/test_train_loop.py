@@ -9,6 +9,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,10 +27,12 @@ from controller.live_view import LiveView
 from controller.run_folder import RunFolder
 from controller.stop_signal import Stopped
 from controller.train import TrainingRun
+from controller.weight_route import WeightMismatch
 from envs.panel import Panel, make_panel
 from envs.records import Trajectory, Turn
 from tests.fake_queue import FakeQueue
 from tests.fakes import make_turn
+from tests.unit.test_codec_round_trip import assert_same
 
 
 def call(answer: Callable[..., Awaitable[Any]]) -> Any:
@@ -114,7 +117,7 @@ class FakeCluster:
         return version
 
     async def publish(self, version: int, weights: Any) -> dict[str, Any]:
-        return {"inference-0": SimpleNamespace(bytes=1, pause_seconds=0.0)}
+        return {"inference-0": SimpleNamespace(bytes=1, pause_seconds=0.0, checksums=None)}
 
 
 def panel(env: str, name: str) -> Panel:
@@ -361,5 +364,114 @@ def test_train_resume_with_a_changed_configuration_says_which_values_and_where(s
     with pytest.raises(CheckpointError, match="changed since step 2 was saved: seed = 5, was 0; ") as e:
         scene.conduct(scene.next_life())
     assert str(e.value).startswith(f"{file}: ")
-    file.write_text(original.replace("redis://nowhere", "redis://elsewhere"))
+    elsewhere = original.replace("redis://nowhere", "redis://elsewhere")
+    divided = elsewhere.replace("zero_stage = 0\n", "zero_stage = 2\n")
+    assert original != elsewhere != divided, "where it lives, and how the learner's work is divided, may change"
+    file.write_text(divided)
     scene.conduct(scene.next_life())
+
+
+def test_train_keeps_the_best_checkpoint_of_its_evaluations(scene: Scene) -> None:
+    """Step 2 plays best; it was saved for its evaluation, and outlives the newer ones."""
+
+    def won_after_two(cluster: FakeCluster) -> None:
+        real = cluster._play
+
+        async def play(spec: TrajectorySpec, replay: tuple[Turn, ...]) -> Trajectory:
+            played = await real(spec, replay)
+            return replace(played, won=len(cluster.steps_trained) == 2) if spec.sampling == "eval" else played
+
+        cluster.env[0].run = call(play)
+
+    run = scene.first_life(eval={"num_tasks": 2, "every_steps": 1}, checkpoint={"every_steps": 3, "keep_last": 1})
+    won_after_two(cluster_of(run))
+    scene.conduct(run)
+    store = CheckpointStore(scene.folder / "checkpoints", 1)
+    assert store.steps() == [2, 4] and store.best() == 2
+    assert [event["step"] for event in scene.events("committed")] == [1, 2, 3, 4]
+
+
+def test_train_without_keep_best_saves_at_its_own_rhythm(scene: Scene) -> None:
+    run = scene.first_life(
+        eval={"num_tasks": 2, "every_steps": 1}, checkpoint={"every_steps": 3, "keep_last": 1, "keep_best": False}
+    )
+    scene.conduct(run)
+    assert [event["step"] for event in scene.events("committed")] == [3, 4]
+    assert CheckpointStore(scene.folder / "checkpoints", 1).steps() == [4]
+
+
+def stop_once_saved(run: TrainingRun, step: int) -> None:
+    """Groups of later steps are begun and never finished; the run is stopped when `step` is saved."""
+    cluster = cluster_of(run)
+    real = cluster._play
+
+    async def hang(spec: TrajectorySpec, replay: tuple[Turn, ...]) -> Trajectory:
+        if spec.sampling == "train" and spec.group_index >= 2 * step:
+            while run.state.committed < step:
+                await asyncio.sleep(0.005)
+            if (spec.group_index, spec.sibling) == (2 * step, 0):  # a second one would not wait for anything
+                os.kill(os.getpid(), signal.SIGINT)
+            await asyncio.Event().wait()
+        return await real(spec, replay)
+
+    cluster.env[0].run = call(hang)
+
+
+def test_train_resume_goes_on_from_the_last_accepted_turns_bit_by_bit(scene: Scene) -> None:
+    turns = (make_turn(0), make_turn(1))
+    run = scene.first_life()
+    cluster = cluster_of(run)
+
+    async def live_many(names: list[str]) -> dict[str, tuple[Turn, ...]]:
+        return {name: turns for name in names if "-g000004/1/" in name}
+
+    cluster.router.live_many = call(live_many)
+    stop_once_saved(run, 2)
+    with pytest.raises(Stopped):
+        scene.conduct(run)
+    again = scene.next_life()
+    given: dict[tuple[int, int], tuple[Turn, ...]] = {}
+    real = cluster_of(again)._play
+
+    async def listen(spec: TrajectorySpec, replay: tuple[Turn, ...]) -> Trajectory:
+        if spec.sampling == "train":
+            given[spec.group_index, spec.sibling] = replay
+        return await real(spec, replay)
+
+    cluster_of(again).env[0].run = call(listen)
+    scene.conduct(again)
+    scene.check_complete()
+    assert sorted(given) == [(index, sibling) for index in range(4, 8) for sibling in range(2)]
+    assert_same(given.pop((4, 1)), turns)  # log-probabilities of the behaviour policy included
+    assert set(given.values()) == {()}
+
+
+def test_train_resume_goes_on_with_the_thresholds_that_calibration_had_reached(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The resumed run's η is that of an undisturbed one at every step, and not the η that it began with."""
+    courses = []
+    for name in ("calm", "stopped"):
+        scene = Scene(tmp_path / name, monkeypatch)
+        run = scene.first_life(steps=6, calibration={"resampled_share": 0.1}, tds={"eta": 0.05})
+        if name == "stopped":
+            stop_once_saved(run, 4)
+            with pytest.raises(Stopped):
+                scene.conduct(run)
+            run = scene.next_life()
+        scene.conduct(run)
+        courses.append([row["tds_eta"] for row in scene.rows()])
+    assert courses[0] == courses[1]
+    assert len(set(courses[0])) > 3, "η moved: the test shows something"
+
+
+def test_train_weights_that_arrive_changed_end_the_run_with_their_cause(scene: Scene) -> None:
+    run = scene.first_life()
+
+    async def publish(version: int, weights: Any) -> dict[str, Any]:
+        raise WeightMismatch(f"inference-0 does not hold the weights of version {version}")
+
+    cluster_of(run).publish = publish  # type: ignore[method-assign]
+    with pytest.raises(WeightMismatch, match="version 1"):
+        scene.conduct(run)
+    assert CheckpointStore(scene.folder / "checkpoints", 1).steps() == []

@@ -74,8 +74,9 @@ def test_any_other_purchase_is_not() -> None:
     assert isinstance(reward, float) and "breakdown" in info
 
 
-def test_a_wrong_purchase_earns_its_score_where_the_reward_is_the_score() -> None:
-    settings = EnvSettings(name="webshop", success_reward=4.0, webshop=WebshopSettings(reward="score"))
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_a_purchase_earns_a_share_by_its_score(share: float) -> None:
+    settings = EnvSettings(name="webshop", success_reward=4.0, webshop=WebshopSettings(score_share=share))
     env = find_environment("webshop").make(settings)
     env.reset(options={"task": TRAIN.tasks[0]})
     env.step("search[gift]")
@@ -83,7 +84,8 @@ def test_a_wrong_purchase_earns_its_score_where_the_reward_is_the_score() -> Non
     env.step(info["admissible"][-1])
     _, reward, terminated, _, info = env.step("click[buy now]")
     assert terminated and not info["won"] and 0 < info["task_score"] < 1
-    assert reward == pytest.approx(4.0 * info["task_score"])
+    assert reward == pytest.approx(4.0 * share * info["task_score"])
+    assert win(env, TRAIN.tasks[1])[1] == 4.0
 
 
 @pytest.mark.parametrize("size", [1, 4, 10])

@@ -1,0 +1,86 @@
+"""Watching the parts of a cluster: pinged in a rhythm, replaced when they are found dead.
+
+Owns: the pings, and when a part counts as dead. Called by `controller.cluster` and by whoever runs beside it. Must not
+know: how a part is replaced, what it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from controller.causes import cause_of
+from controller.deadline import bounded
+
+if TYPE_CHECKING:
+    from controller.cluster import Cluster
+
+PING_EVERY_S = 2.0
+PING_TIMEOUT_S = 60.0
+"""An actor that answers nothing for so long is taken for frozen, killed and replaced."""
+
+
+class Supervision:
+    """Writes what the parts say of themselves into the cluster's `status`."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+
+    async def watch(self) -> None:
+        """Pings every part until cancelled; replaces the dead ones.
+
+        Each part in a rhythm of its own: while an engine starts for minutes, the others are watched.
+        """
+        cluster = self._cluster
+        checks: list[Callable[[], Awaitable[None]]] = [self.check_router]
+        checks += [partial(self.check_inference, name) for name in cluster.inference]
+        checks += [partial(self.check_env, index) for index in range(len(cluster.env))]
+
+        async def again_and_again(check: Callable[[], Awaitable[None]]) -> None:
+            while True:
+                await check()
+                await asyncio.sleep(PING_EVERY_S)
+
+        async with asyncio.TaskGroup() as group:
+            for check in checks:
+                group.create_task(again_and_again(check))
+
+    async def check_inference(self, name: str) -> None:
+        cluster = self._cluster
+        if cluster.replacements.under_way(name):
+            return
+        actor = cluster.inference[name]
+        try:
+            status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
+        except Exception as error:  # the boundary that restarts
+            await cluster.revive_inference(name, actor, cause_of(error))
+            return
+        cluster.status[name] = status
+        if status["state"] in ("failed", "stopped"):
+            await cluster.revive_inference(name, actor, f"{status['state']}: {status['reason']}")
+
+    async def check_env(self, index: int) -> None:
+        cluster, name = self._cluster, f"env-{index}"
+        if cluster.replacements.under_way(name):
+            return
+        actor = cluster.env[index]
+        try:
+            cluster.status[name] = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
+        except Exception as error:  # the boundary that restarts
+            await cluster.revive_env(index, actor, cause_of(error))
+
+    async def check_router(self) -> None:
+        if status := await self._cluster.keeper.check():
+            self._cluster.status["router"] = status
+
+
+def describe(status: dict[str, Any]) -> str:
+    """What a part does now, from its status, for the live view."""
+    if "state" in status:
+        return f"{status['state']}: version {status['version']}, {status['in_flight']} requests"
+    if "idle_envs" in status:
+        text = f"{status['live']} trajectories, {status['steps']} steps, {status['memory_mb']:.0f} MB"
+        return f"{text}; {status['notes']}" if status.get("notes") else text
+    return f"{status['live_trajectories']} trajectories, {sum(status['in_flight'].values())} requests"
