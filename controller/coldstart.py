@@ -158,7 +158,8 @@ def _policy_pairs(
             f"coldstart.source = 'policy': none of {chosen.played} trajectories has a score above "
             f"coldstart.min_score = {settings.min_score:g} and a valid turn ("
             + ", ".join(f"{count} {reason}" for reason, count in chosen.rejected.items())
-            + "); begin from a better policy, or raise coldstart.num_trajectories and samples_per_task, or lower min_score"
+            + "); begin from a better policy, or raise coldstart.num_trajectories and samples_per_task, or "
+            "lower min_score"
         )
     counts = asdict(chosen)
     del counts["pairs"], counts["masks"]
