@@ -4,7 +4,7 @@ Owns: `correct`, `Correction`, and what is measured of them. Called by the learn
 loss, how tokens are weighed, why the policies differ (older weights, another engine's arithmetic).
 
 μ drew the tokens, π_prox is the policy whose weight is asked for: the learner's at the start of the step in decoupled
-PPO (Hilton et al. 2021, arXiv 2110.00641, equation 2; AReaL, arXiv 2505.24298), whose loss is
+PPO (Hilton et al. 2021, arXiv 2110.00641; AReaL, arXiv 2505.24298), whose loss is
 E_μ[π_prox/μ * min(ρA, clip(ρ)A)] with ρ = π/π_prox. All of it is computed from log-probabilities and has no gradient.
 """
 

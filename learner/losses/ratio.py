@@ -18,7 +18,7 @@ def token_ratio(tokens: LossTokens, settings: LossSettings) -> torch.Tensor:
     """-min(ρA, clip(ρ, 1 - clip_low, 1 + clip_high) A), for A < 0 at most -dual_clip A; ρ_t = π(t)/π_prox(t).
 
     Sources: PPO (arXiv 1707.06347), equation 7; two clips (clip-higher), DAPO (arXiv 2503.14476); dual clip, Ye et al.
-    2020 (arXiv 1912.09729), equation 5.
+    2020 (arXiv 1912.09729).
     """
     return masked(clipped(bounded_exp(tokens.log_ratio()), tokens.trained_advantages(), settings), tokens.mask)
 
