@@ -24,7 +24,7 @@ from typing import Any
 import msgspec
 
 from controller.checkpoint_manifest import CheckpointError, Damaged, check_manifest, write_manifest
-from controller.durable_files import RunFolderError, sync_folder
+from controller.durable_files import RunFolderError, sync
 from controller.ratings import Ratings
 
 __all__ = [
@@ -123,13 +123,13 @@ class CheckpointStore:
             (unfinished / STATE).write_bytes(msgspec.msgpack.encode(state))
             write_manifest(unfinished, step, state.policy_version, state.model_fingerprint)
             for folder in [unfinished, *(path for path in unfinished.rglob("*") if path.is_dir())]:
-                sync_folder(folder)
+                sync(folder)
             for later in self.steps():
                 if later >= step:  # of a course that was given up, or damaged: else this step would not be done again
                     self._remove(later)
             self._ratings.forget_from(step)
             unfinished.rename(final)
-            sync_folder(self.folder)
+            sync(self.folder)
         except OSError as error:
             raise CheckpointError(str(RunFolderError.of(unfinished, error, f"commit checkpoint {step}"))) from error
         except RunFolderError as error:

@@ -7,12 +7,11 @@ checkpoints there are, what the files hold.
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import msgspec
 
-from controller.durable_files import encode_json, write_whole
+from controller.durable_files import encode_json, sync, write_whole
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -83,11 +82,7 @@ def check_manifest(folder: Path, model_fingerprint: str) -> Manifest:
 
 def _mark_on_disk(path: Path) -> FileMark:
     """Size and checksum of a file, which is on the disk afterwards."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync(path)
     return FileMark(bytes=path.stat().st_size, blake2b=_checksum(path))
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,6 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from controller.config import RunConfig, merge
 from controller.part_settings import learner_algorithm
 from envs.records import Trajectory, TrajectoryGroup, Turn
-from learner.engine import join_ranks
 from learner.learner import Learner
 from learner.optimizer_state import whole_states
 from learner.presets import ALGORITHMS
@@ -27,14 +24,7 @@ from tests.tiny_model import write_tiny_model
 
 SEED = 0
 
-
-@pytest.fixture(scope="module", autouse=True)
-def no_garbage_of_others() -> Iterator[None]:
-    """DeepSpeed collects garbage several times an engine: a quarter of a second each, with all imports."""
-    join_ranks()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
 
 
 @pytest.fixture(scope="module")

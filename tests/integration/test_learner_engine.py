@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,19 +20,12 @@ from tests.tiny_model import write_tiny_model
 
 DTYPES = ["float32", "bfloat16"]
 
+pytestmark = pytest.mark.usefixtures("no_garbage_of_others")
+
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("models") / "tiny", spread=0.2)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def no_garbage_of_others() -> Iterator[None]:
-    """DeepSpeed collects garbage six times a bfloat16 engine: a quarter of a second each, with all imports."""
-    join_ranks()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def make_learner(model_path: Path, algorithm: Algorithm | None = None, **settings: object) -> Learner:
