@@ -24,6 +24,7 @@ _HALF, _ONE, _ZERO = _F(0.5), _F(1), _F(0)
 _C2, _C3, _C4, _C5, _C6 = _F(1 / 2), _F(1 / 6), _F(1 / 24), _F(1 / 120), _F(1 / 720)
 _LEAST = _F(-87.0)  # exp of it is the smallest normal number; what lies below counts as that
 _SEGMENT = 1024  # so many float32 terms are summed before they are added up in float64
+_LANES = 32  # side by side; a compiler that may choose the order chooses another when it loads its cache
 _NARROW, _WIDE, _LARGE = 64, 1024, 4096  # columns that a row is folded into, and the size from which it is the wide
 
 
@@ -43,7 +44,7 @@ def _fold(row: Any, maxima: Any) -> None:
         maxima[k] = value if value > maxima[k] else maxima[k]
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz", "contract"})
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"})
 def _exponentials(row: Any, peak: Any, mantissa: Any, exponent: Any) -> None:
     """exp(row - peak) as mantissa times the float whose bits are `exponent`; a comparison keeps NaN, a maximum not."""
     for i in range(len(row)):
@@ -55,21 +56,31 @@ def _exponentials(row: Any, peak: Any, mantissa: Any, exponent: Any) -> None:
         exponent[i] = (np.int32(n) + np.int32(127)) << np.int32(23)
 
 
-@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"reassoc", "contract", "nsz"})
+@numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"nsz"})
 def _sums(row: Any, peak: Any, mantissa: Any, scale: Any) -> tuple[Any, Any]:
-    """Σ w and Σ w z with z = row - peak, w = exp z."""
+    """Σ w and Σ w z with z = row - peak, w = exp z; summed in lanes, in our order, not the compiler's."""
     total, dot = 0.0, 0.0
+    part, part_dot = np.empty(_LANES, np.float32), np.empty(_LANES, np.float32)
     for first in range(0, len(row), _SEGMENT):
-        part: Any = _ZERO
-        part_dot: Any = _ZERO
-        for i in range(first, min(first + _SEGMENT, len(row))):
-            x = row[i] - peak
+        part[:], part_dot[:] = _ZERO, _ZERO
+        last = min(first + _SEGMENT, len(row))
+        whole = last - (last - first) % _LANES
+        for start in range(first, whole, _LANES):
+            for k in range(_LANES):
+                x = row[start + k] - peak
+                x = _LEAST if x < _LEAST else x
+                w = mantissa[start + k] * scale[start + k]
+                part[k] += w
+                part_dot[k] += w * x
+        for k in range(last - whole):
+            x = row[whole + k] - peak
             x = _LEAST if x < _LEAST else x
-            w = mantissa[i] * scale[i]
-            part += w
-            part_dot += w * x
-        total += part
-        dot += part_dot
+            w = mantissa[whole + k] * scale[whole + k]
+            part[k] += w
+            part_dot[k] += w * x
+        for k in range(_LANES):
+            total += part[k]
+            dot += part_dot[k]
     return total, dot
 
 
