@@ -22,10 +22,10 @@ from controller.calibration import cut_curve, epsilon_for, eta_for, gammas_of, r
 from controller.calibration_plot import draw_calibration
 from controller.cluster import Cluster
 from controller.config import ConfigError, RunConfig
-from controller.metrics import rollout_metrics
 from controller.part_settings import sampling_specs
 from controller.player import Player
 from controller.policy_folder import check_policy, find_policy
+from controller.rollout_metrics import rollout_metrics
 from controller.stop_signal import StopSignal
 from controller.task_order import TaskOrder
 from controller.uncut_thoughts import uncut_lengths

@@ -65,6 +65,7 @@ class EvalSettings(Section):
     every_steps: int = Field(
         0, ge=0, description="Optimizer steps between evaluations in a run; 0 is only before and after."
     )
+    before: bool = Field(True, description="Whether the policy is evaluated before the first step too.")
     temperature: float = Field(0.6, ge=0, description="Sampling temperature.")
     top_p: float = Field(0.95, gt=0, le=1, description="Nucleus sampling: share of probability kept.")
     top_k: int = Field(20, ge=0, description="Most likely tokens kept; 0 is all.")
@@ -85,6 +86,9 @@ class MetricsSettings(Section):
     """Where metrics go besides the run folder."""
 
     port: int = Field(9464, ge=0, le=65535, description="Port of the Prometheus endpoint on loopback; 0 is off.")
+    token_groups: int = Field(
+        2, ge=0, description="Groups a step whose trajectories are written with tokens and M, for the report."
+    )
 
 
 class RunConfig(Section):

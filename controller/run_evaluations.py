@@ -46,8 +46,8 @@ class RunEvaluations:
         self._note = note
 
     @property
-    def has_first(self) -> bool:
-        return was_evaluated(self._folder, self._panel.name, "before")
+    def first_is_due(self) -> bool:
+        return self._config.eval.before and not was_evaluated(self._folder, self._panel.name, "before")
 
     def is_due(self, done: int) -> bool:
         """After `done` steps: between the first and the last one, which are always done."""

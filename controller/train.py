@@ -202,7 +202,7 @@ class TrainingRun:
         )
 
     async def _train(self, stop: StopSignal) -> None:
-        if self.done == 0 and not self.evaluations.has_first:
+        if self.done == 0 and self.evaluations.first_is_due:
             await stop.unless(self.evaluations.play("before", 0))
         if self.done < self.config.steps:
             await self._loops(stop)

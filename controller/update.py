@@ -15,8 +15,9 @@ from typing import Any
 from controller.busy import BusyMeter
 from controller.cluster import Cluster
 from controller.inbox import Inbox
-from controller.metrics import MovingMean, rollout_metrics
+from controller.metrics import MovingMean
 from controller.player import Player
+from controller.rollout_metrics import rollout_metrics
 from controller.slots import GroupSlots
 from controller.threshold_tracking import ThresholdTracker
 from controller.trajectory_log import write_trajectories
@@ -80,7 +81,8 @@ class Update:
         report = await self.publish(step + 1)
         lag = self._slots.consume(indices, step)
         self._slots.publish(step + 1)
-        await asyncio.to_thread(write_trajectories, self._trajectories, step + 1, groups)
+        token_groups = self._config.metrics.token_groups
+        await asyncio.to_thread(write_trajectories, self._trajectories, step + 1, groups, token_groups)
         values = {**learned, **rolled_out, **report, "wait_s": waited, "slot_lag": float(lag)}
         values |= await self._flow(step, values)
         return groups, values

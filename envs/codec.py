@@ -69,18 +69,11 @@ def decode_turns(data: bytes) -> tuple[Turn, ...]:
     return _unpack(_TURNS, data, _turns_decoder)
 
 
-def group_to_json(group: TrajectoryGroup) -> dict[str, Any]:
-    """A group for people and for jq: every trajectory as `trajectory_to_json` writes it."""
-    return {
-        "id": group.id,
-        "index": group.index,
-        "task": _plain(group.task),
-        "trajectories": [trajectory_to_json(trajectory) for trajectory in group.trajectories],
-    }
+def trajectory_to_json(trajectory: Trajectory, *, with_tokens: bool = False) -> dict[str, Any]:
+    """A trajectory for people and for jq: texts and one number per turn instead of arrays; not measured is null.
 
-
-def trajectory_to_json(trajectory: Trajectory) -> dict[str, Any]:
-    """A trajectory for people and for jq: texts and one number per turn instead of arrays; not measured is null."""
+    `with_tokens` adds `token_ids` and `token_uncertainty` (M to three digits, null where forced) to each reply.
+    """
     return {
         "id": trajectory.id,
         "group": trajectory.group_id,
@@ -91,14 +84,14 @@ def trajectory_to_json(trajectory: Trajectory) -> dict[str, Any]:
         "score": trajectory.score,
         "reward": trajectory.total_reward,
         "duration_s": round(trajectory.duration_s, 3),
-        "turns": [_turn_to_json(turn) for turn in trajectory.turns],
+        "turns": [_turn_to_json(turn, with_tokens) for turn in trajectory.turns],
     }
 
 
-def _turn_to_json(turn: Turn) -> dict[str, Any]:
+def _turn_to_json(turn: Turn, with_tokens: bool) -> dict[str, Any]:
     return {
         "observation": turn.observation,
-        **_candidate_to_json(turn.accepted),
+        **_candidate_to_json(turn.accepted, with_tokens),
         "action": turn.action,
         "format_valid": turn.format_valid,
         "valid": turn.valid,
@@ -106,16 +99,21 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
         "done": turn.done,
         "next_observation": turn.next_observation,
         "prompt_tokens": len(turn.prompt_ids),
-        "rejected": [_candidate_to_json(candidate) for candidate in turn.rejected],
+        "rejected": [_candidate_to_json(candidate, with_tokens) for candidate in turn.rejected],
     }
 
 
-def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
+def _candidate_to_json(candidate: Candidate, with_tokens: bool) -> dict[str, Any]:
     sampled = ~candidate.forced
+    tokens = {
+        "token_ids": candidate.token_ids.tolist(),
+        "token_uncertainty": [_number(round(value, 3)) for value in candidate.uncertainty.tolist()],
+    }
     return {
         "reply": candidate.text,
         "tokens": len(candidate.token_ids),
         "forced_tokens": int(candidate.forced.sum()),
+        "think_at": candidate.think_at,
         "think_tokens": candidate.num_think_tokens,
         "fired": candidate.fired,
         "fired_at": candidate.fired_at,
@@ -127,6 +125,7 @@ def _candidate_to_json(candidate: Candidate) -> dict[str, Any]:
         "finish_reason": candidate.finish_reason,
         "seed": candidate.seed,
         "versions": [candidate.min_version, candidate.max_version],
+        **(tokens if with_tokens else {}),
     }
 
 

@@ -22,7 +22,6 @@ from envs.codec import (
     decode_turns,
     encode_group,
     encode_turns,
-    group_to_json,
     trajectory_to_json,
 )
 from envs.records import Candidate, SignalRange, Task, Trajectory, TrajectoryGroup, Turn
@@ -271,9 +270,8 @@ def test_arrays_with_strides_and_foreign_order() -> None:
 
 
 def test_json_is_strict_and_readable() -> None:
-    tree = group_to_json(a_group())
-    text = json.dumps(tree, allow_nan=False)
-    turn = json.loads(text)["trajectories"][0]["turns"][0]
+    tree = trajectory_to_json(a_group().trajectories[0])
+    turn = json.loads(json.dumps(tree, allow_nan=False))["turns"][0]
     assert (turn["reply"], turn["action"], turn["gamma"], turn["phi"]) == (
         "<think>x</think><action>look</action>",
         "look",
@@ -283,6 +281,16 @@ def test_json_is_strict_and_readable() -> None:
     assert (turn["tokens"], turn["forced_tokens"], turn["entropy"], turn["uncertainty"]) == (3, 1, 1.0, 0.375)
     assert turn["rejected"][0]["versions"] == [3, 4]
     assert tree["task"]["kind"] == "look"
+    assert "token_ids" not in turn
+
+
+def test_json_with_tokens_has_m_of_each_and_null_where_forced() -> None:
+    trajectory = a_group().trajectories[0]
+    turn = json.loads(json.dumps(trajectory_to_json(trajectory, with_tokens=True), allow_nan=False))["turns"][0]
+    accepted = trajectory.turns[0].accepted
+    assert turn["token_ids"] == accepted.token_ids.tolist()
+    assert [value is None for value in turn["token_uncertainty"]] == accepted.forced.tolist()
+    assert "token_ids" in turn["rejected"][0]
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from controller.metric_definitions import METRICS, definition
-from controller.metrics import MetricsError, MetricsLog, MovingMean, StepMetrics, read_metrics, rollout_metrics
+from controller.metrics import MetricsError, MetricsLog, MovingMean, StepMetrics, read_metrics
+from controller.rollout_metrics import rollout_metrics
 from envs.records import Trajectory, TrajectoryGroup
 from tests.fakes import make_candidate, make_task, make_turn
 
@@ -61,6 +62,27 @@ def test_reduction_counts_turns_and_tokens_by_hand() -> None:
     assert values["sampled_tokens"] == 15.0
     assert values["entropy"] == pytest.approx(1.0)  # seven tokens measured, two forced
     assert values["phi"] == 0.5  # the turn without a measurement is left out, not counted as 0
+
+
+def test_reduction_of_the_distributions_by_hand() -> None:
+    thought = np.array([0.9, 0.2, 0.5, 0.4, NAN], dtype=np.float32)
+    look = make_candidate("a b c d e", uncertainty=thought, think_at=1, num_think_tokens=3, phi=0.1)
+    turns = tuple(
+        make_turn(0, accepted=look, action=action, observation="hall") for action in ("go", "look", "go", "go")
+    )
+    group = TrajectoryGroup(
+        id="g",
+        index=0,
+        task=make_task(),
+        trajectories=(make_trajectory(0, turns, False), make_trajectory(1, (make_turn(reward=3.0),), True)),
+    )
+    values = rollout_metrics([group], version=0)
+    assert values["repeated_turns"] == pytest.approx(2 / 5)  # the third and fourth of the five turns
+    assert values["marginal_change"] == pytest.approx((0.3 + 0.1) / 2)  # inside the thought alone
+    assert values["reward_std"] == pytest.approx(1.5)
+    assert values["phi_p50"] == pytest.approx(0.1)
+    assert values["uncertainty_p90"] == pytest.approx(0.9)
+    assert values["uncertainty_p10"] == pytest.approx(0.2)
 
 
 def test_nothing_measured_is_nan_and_never_zero() -> None:
