@@ -62,7 +62,8 @@ class OutstandingGroup:
 class CheckpointState:
     """What the controller needs to go on, beside the learner's own files.
 
-    `next_group_index` is the panel cursor: groups below it are trained, in the queue, or `outstanding`.
+    `next_group_index` is the panel cursor: groups below it are trained, in the queue, or `outstanding`. Groups below
+    `first_group_index` were taken by a step; -1: written when every step took groups_per_step of them.
     `settings` is the configuration by dotted key, for a resume to compare its own with. `thresholds`: step, ε, η of
     `controller.threshold_tracking`.
     """
@@ -70,6 +71,7 @@ class CheckpointState:
     step: int
     policy_version: int
     next_group_index: int
+    first_group_index: int = -1
     outstanding: tuple[OutstandingGroup, ...] = ()
     settings: dict[str, Any] = field(default_factory=dict)
     model_fingerprint: str = ""

@@ -56,12 +56,14 @@ class Cluster:
         actors: PartActors | None = None,
     ) -> None:
         """`say(part, doing)` is told what each part does while it starts: for the live view."""
-        self._actors = actors or PartActors(config, policy)
+        self.actors = actors or PartActors(config, policy)
         self._say = say
         self.config = config
         self.policy = policy
         self.inference: dict[str, Any] = {}
-        self.env: list[Any] = []
+        self.env: dict[str, Any] = {}
+        self.leaving: set[str] = set()
+        """Environment actors that are given no more trajectories."""
         self.router: Any = None
         self.learner: LearnerRanks
         self.status: dict[str, dict[str, Any]] = {}
@@ -87,14 +89,14 @@ class Cluster:
         self._say("ray", "up")
 
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
-        self.inference = {name: self._actors.inference() for name in names}
-        self.router = self._actors.router()
+        self.inference = {name: self.actors.inference() for name in names}
+        self.router = self.actors.router()
         self.keeper = RouterKeeper(
-            self.router, self.inference, self._actors.sampling(), self.replacements, self._start_timeout_s
+            self.router, self.inference, self.actors.sampling(), self.replacements, self._start_timeout_s
         )
-        self.env = [self._actors.env(self.router) for _ in range(self.config.rollout.num_env_actors)]
-        starts = [self._start_inference(name) for name in names]
-        starts += [self._start_env(index) for index in range(len(self.env))]
+        self.env = {f"env-{index}": self.actors.env(self.router) for index in range(self.config.rollout.num_env_actors)}
+        starts = [self.start_inference(name, actor) for name, actor in self.inference.items()]
+        starts += [self.start_env(name, actor) for name, actor in self.env.items()]
         starts.append(self._up("router", self.keeper.introduce(), self._start_timeout_s))
         if self._with_learner:
             starts.append(self._start_learner())
@@ -120,16 +122,18 @@ class Cluster:
         """Every process imports torch or Ray, and they all do it at the same time: the engine's deadline is theirs."""
         return self.config.inference.start_timeout_s
 
-    async def _start_inference(self, name: str) -> None:
+    async def start_inference(self, name: str, actor: Any) -> None:
+        """Returns when its engine is up, with the weights of the start policy."""
         config = self.config
-        call = self.inference[name].start.remote(str(self.policy), config.inference, config.tti, config.seed)
+        call = actor.start.remote(str(self.policy), config.inference, config.tti, config.seed)
         await self._up(name, call, self._start_timeout_s)
 
-    async def _start_env(self, index: int) -> None:
-        await self._up(f"env-{index}", self.env[index].status.remote(), self._start_timeout_s)
+    async def start_env(self, name: str, actor: Any) -> None:
+        """Returns when it answers."""
+        await self._up(name, actor.status.remote(), self._start_timeout_s)
 
     async def _start_learner(self) -> None:
-        self.learner = self._actors.learner()
+        self.learner = self.actors.learner()
         await self._up("learner", self.learner.start(self._start_timeout_s), 2 * self._start_timeout_s)
 
     async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
@@ -186,7 +190,9 @@ class Cluster:
         while True:
             # While it is being replaced its handle is that of a server which still starts; it comes up with `weights`.
             await self.replacements.settled(name)
-            actor = self.inference[name]
+            actor = self.inference.get(name)
+            if actor is None:  # it left (controller.scaling)
+                return None
             try:
                 status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
                 if status["version"] == version:
@@ -202,28 +208,37 @@ class Cluster:
 
         async def start() -> None:
             await self.keeper.tell(name, None)
-            self._actors.kill(self.inference[name])  # the dead one, or an earlier replacement that did not come up
-            if name in self.status:
-                await asyncio.to_thread(self._session.end_children_of, self.status[name]["pid"])
-            self.inference[name] = self._actors.inference()
-            await self._start_inference(name)
-            if self._weights is not None:
-                version, weights = self._weights
-                call = self.inference[name].update_weights.remote(version, weights)
-                await bounded(call, self.config.inference.update_timeout_s, f"{name}: weights of version {version}")
+            await self.end(name, self.inference[name])  # the dead one, or an earlier replacement that did not come up
+            self.inference[name] = self.actors.inference()
+            await self.start_inference(name, self.inference[name])
+            await self.bring_up_to_date(name, self.inference[name])
             await self.keeper.tell(name, self.inference[name])
 
-        await self.replacements.replace(name, lambda: self.inference[name] is dead, start, cause)
+        await self.replacements.replace(name, lambda: self.inference.get(name) is dead, start, cause)
 
-    async def revive_env(self, index: int, dead: Any, cause: str) -> None:
+    async def bring_up_to_date(self, name: str, actor: Any) -> None:
+        """The newest weights for a server that has just started; also those that were made meanwhile."""
+        loaded = None
+        while self._weights is not None and loaded != self._weights[0]:
+            loaded, weights = self._weights
+            call = actor.update_weights.remote(loaded, weights)
+            await bounded(call, self.config.inference.update_timeout_s, f"{name}: weights of version {loaded}")
+
+    async def end(self, name: str, actor: Any) -> None:
+        """Kills an actor and what it had started."""
+        self.actors.kill(actor)
+        if name in self.status:
+            await asyncio.to_thread(self._session.end_children_of, self.status[name]["pid"])
+
+    async def revive_env(self, name: str, dead: Any, cause: str) -> None:
         """Replaces an environment actor; its trajectories are continued by whoever asked for them."""
 
         async def start() -> None:
-            self._actors.kill(self.env[index])
-            self.env[index] = self._actors.env(self.router)
-            await self._start_env(index)
+            self.actors.kill(self.env[name])
+            self.env[name] = self.actors.env(self.router)
+            await self.start_env(name, self.env[name])
 
-        await self.replacements.replace(f"env-{index}", lambda: self.env[index] is dead, start, cause)
+        await self.replacements.replace(name, lambda: self.env.get(name) is dead, start, cause)
 
     async def busy_spans(self) -> list[tuple[str, list[Span]]]:
         """(part, its spans) of every engine and environment actor, since this was last asked.
@@ -240,7 +255,7 @@ class Cluster:
                 return part, []
 
         actors = [("generation", name, actor) for name, actor in self.inference.items()]
-        actors += [("environments", f"env-{index}", actor) for index, actor in enumerate(self.env)]
+        actors += [("environments", name, actor) for name, actor in self.env.items()]
         return await asyncio.gather(*(ask(*one) for one in actors if not self.replacements.under_way(one[1])))
 
     async def guarded(self, work: Awaitable[Result]) -> Result:

@@ -124,6 +124,12 @@ class RunConfig(Section):
     queue: QueueSettings = QueueSettings()
     metrics: MetricsSettings = MetricsSettings()
 
+    @property
+    def most_groups_per_step(self) -> int:
+        """Groups that a step takes at most, those included that advantage.keep_groups leaves out."""
+        refill = 1 if self.advantage.keep_groups == "all" else self.advantage.refill
+        return refill * self.rollout.groups_per_step
+
     @model_validator(mode="before")
     @classmethod
     def _over_the_algorithm(cls, tree: Any) -> Any:
@@ -206,11 +212,11 @@ class RunConfig(Section):
                 f"{self.rollout.env_step_timeout_s:g}, or the environment is given up before the search is"
             )
         # all slots, and the step whose groups are acknowledged only when it is saved: else producers wait for that
-        needed = self.rollout.groups_per_step * (self.rollout.max_staleness + 2)
+        needed = self.rollout.groups_per_step * (self.rollout.max_staleness + 1) + self.most_groups_per_step
         if needed > self.queue.max_groups:
             problems.append(
                 f"queue.max_groups = {self.queue.max_groups}: must hold rollout.groups_per_step x "
-                f"(rollout.max_staleness + 2) = {needed} groups"
+                f"(rollout.max_staleness + 1 + advantage.refill) = {needed} groups"
             )
         if problems:
             raise ValueError("\n".join(problems))

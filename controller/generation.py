@@ -57,7 +57,6 @@ class Generation:
         self,
         run_id: str,
         group_size: int,
-        num_groups: int,
         player: Player,
         slots: GroupSlots,
         order: TaskOrder,
@@ -65,11 +64,9 @@ class Generation:
         note: Note,
         thresholds: Callable[[int, int], Thresholds | None] = lambda index, sibling: None,
     ) -> None:
-        """`num_groups`: how many groups the whole run trains; none beyond is issued. `thresholds`: by group
-        index and sibling."""
+        """`thresholds`: by group index and sibling."""
         self._run_id = run_id
         self._group_size = group_size
-        self._num_groups = num_groups
         self._player = player
         self._slots = slots
         self._order = order
@@ -120,7 +117,7 @@ class Generation:
     def _next(self) -> int | None:
         if self._again:
             return self._again.popleft()
-        if self._slots.free and self._slots.next_index < self._num_groups:
+        if self._slots.free:
             return self._slots.take()
         return None
 

@@ -22,6 +22,7 @@ from typing import Any
 from controller.deadline import DeadlineError
 from controller.generation import index_of
 from controller.replay_queue import Entry, ReplayQueue
+from controller.step_groups import StepGroups
 from envs.records import TrajectoryGroup
 
 logger = logging.getLogger(__name__)
@@ -80,21 +81,28 @@ class Inbox:
         return set(self._ready), len(old)
 
     async def take(
-        self, indices: list[int], timeout_s: float, damaged: Callable[[list[str]], None], come_round: Callable[[], None]
+        self, step: StepGroups, timeout_s: float, damaged: Callable[[list[str]], None], come_round: Callable[[], None]
     ) -> list[TrajectoryGroup]:
         """The groups of the next step, in order of index. `damaged` gets the ids of those that must be made again."""
         deadline = time.monotonic() + timeout_s
-        while missing := [index for index in indices if index not in self._ready]:
+        while missing := self._missing(step):
             if time.monotonic() > deadline:
                 raise DeadlineError(f"groups {missing}: not in the queue within {timeout_s:g} s")
             if lost := await self._pull():
                 logger.warning("the queue confirmed %s and does not hold them any more: made again", ", ".join(lost))
                 damaged(lost)
             come_round()
-        entries = [self._ready.pop(index) for index in indices]
+        entries = [self._ready.pop(index) for index in step.indices]
         self._trained += [entry.entry_id for entry in entries]
-        self._next = max(indices) + 1
+        self._next = step.indices.stop
         return [entry.group for entry in entries]
+
+    def _missing(self, step: StepGroups) -> list[int]:
+        """Groups of the step that are not there. Those that are there are judged, which may make the step longer."""
+        while new := [index for index in step.indices if index in self._ready and not step.is_judged(index)]:
+            for index in new:
+                step.judge(self._ready[index].group)
+        return [index for index in step.indices if index not in self._ready]
 
     async def _pull(self) -> list[str]:
         """One wait for entries. -> ids of groups that the queue confirmed and lost."""

@@ -39,7 +39,7 @@ class Player:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._rollout = cluster.config.rollout
-        self._in_flight: Counter[int] = Counter()
+        self._in_flight: Counter[str] = Counter()
         self.failures: Counter[str] = Counter()
         """Failed attempts by reason."""
         self.replayed_turns = 0
@@ -48,6 +48,17 @@ class Player:
     def live(self) -> int:
         """Trajectories under way."""
         return sum(self._in_flight.values())
+
+    def num_on(self, name: str) -> int:
+        """Trajectories under way on this environment actor."""
+        return self._in_flight[name]
+
+    def _choose(self) -> tuple[str, Any]:
+        """The environment actor with the least to do; one that is leaving only if there is no other."""
+        cluster = self._cluster
+        order = list(cluster.env)
+        name = min(order, key=lambda one: (one in cluster.leaving, self._in_flight[one], order.index(one)))
+        return name, cluster.env[name]
 
     async def play(
         self,
@@ -63,9 +74,8 @@ class Player:
         """
         failed = 0
         while True:
-            index = min(range(len(self._cluster.env)), key=lambda one: (self._in_flight[one], one))
-            actor = self._cluster.env[index]
-            self._in_flight[index] += 1
+            name, actor = self._choose()
+            self._in_flight[name] += 1
             call = actor.run.remote(spec, replay)
             try:
                 return await bounded(call, self._rollout.trajectory_timeout_s, f"trajectory {spec.trajectory_id}")
@@ -74,13 +84,13 @@ class Player:
                 failed += 1
             except RayActorError as error:
                 failure = error
-                await self._cluster.revive_env(index, actor, cause_of(error))
+                await self._cluster.revive_env(name, actor, cause_of(error))
             except DeadlineError as error:
                 failure = error
                 failed += 1
                 _cancel(call)
             finally:
-                self._in_flight[index] -= 1
+                self._in_flight[name] -= 1
             reason = type(failure).__name__
             self.failures[reason] += 1
             logger.warning("%s: attempt %d ended: %s", spec.trajectory_id, spec.attempt, cause_of(failure))
@@ -89,7 +99,7 @@ class Player:
                     f"task {spec.task.id}: {failed} attempts at {spec.trajectory_id} failed; last: {reason}: {failure}"
                 ) from failure
             if isinstance(failure, EnvTimeout):
-                await self._cluster.revive_env(index, actor, str(failure))
+                await self._cluster.revive_env(name, actor, str(failure))
             replay = () if isinstance(failure, ReplayMismatch) else await self._accepted(spec.trajectory_id)
             self.replayed_turns += len(replay)
             self._cluster.router.forget.remote([spec.trajectory_id])

@@ -111,6 +111,14 @@ class RunState:
         """The newest committed policy as a Hugging Face folder; the start policy before the first commit."""
         return self._checkpoint.path / POLICY_FOLDER if self._checkpoint else self._cluster.policy
 
+    @property
+    def first_group(self) -> int:
+        """The first group that no committed step has taken."""
+        if self._checkpoint is None:
+            return 0
+        known = self._checkpoint.state.first_group_index
+        return known if known >= 0 else self._checkpoint.step * self._config.rollout.groups_per_step
+
     async def find(self) -> None:
         """Finds the newest checkpoint that is whole, and checks that it is of this run. Nothing has to be up for it."""
         self._checkpoint = await asyncio.to_thread(self._store.latest, self._fingerprint)
@@ -133,7 +141,7 @@ class RunState:
 
     async def refill(self, inbox: Inbox, slots: GroupSlots, generation: Generation) -> str:
         """Slots and generation as they were: what the queue holds waits for its step, the rest is played (again)."""
-        first = slots.next_index
+        first = slots.first_index
         waiting, settled = await inbox.recover(first)
         live: dict[int, dict[str, tuple[Turn, ...]]] = {}
         cursor = first
@@ -158,6 +166,7 @@ class RunState:
             step=step,
             policy_version=step,
             next_group_index=slots.next_index,
+            first_group_index=slots.first_index,
             outstanding=await self._outstanding(generation),
             settings=settings_of(self._config),
             model_fingerprint=self._fingerprint,

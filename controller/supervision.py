@@ -7,7 +7,7 @@ know: how a part is replaced, what it does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -34,24 +34,28 @@ class Supervision:
         Each part in a rhythm of its own: while an engine starts for minutes, the others are watched.
         """
         cluster = self._cluster
-        checks: list[Callable[[], Awaitable[None]]] = [self.check_router]
-        checks += [partial(self.check_inference, name) for name in cluster.inference]
-        checks += [partial(self.check_env, index) for index in range(len(cluster.env))]
+        watched: set[str] = set()
 
-        async def again_and_again(check: Callable[[], Awaitable[None]]) -> None:
-            while True:
+        async def again_and_again(name: str, check: Callable[[], Awaitable[None]], members: Container[str]) -> None:
+            while name in members:
                 await check()
                 await asyncio.sleep(PING_EVERY_S)
+            watched.discard(name)  # it left; another one may come under its name
 
         async with asyncio.TaskGroup() as group:
-            for check in checks:
-                group.create_task(again_and_again(check))
+            group.create_task(again_and_again("router", self.check_router, ("router",)))
+            while True:
+                for members, check in ((cluster.inference, self.check_inference), (cluster.env, self.check_env)):
+                    for name in members.keys() - watched:
+                        watched.add(name)
+                        group.create_task(again_and_again(name, partial(check, name), members))
+                await asyncio.sleep(PING_EVERY_S)
 
     async def check_inference(self, name: str) -> None:
         cluster = self._cluster
-        if cluster.replacements.under_way(name):
+        actor = cluster.inference.get(name)
+        if actor is None or cluster.replacements.under_way(name):
             return
-        actor = cluster.inference[name]
         try:
             status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
         except Exception as error:  # the boundary that restarts
@@ -61,15 +65,15 @@ class Supervision:
         if status["state"] in ("failed", "stopped"):
             await cluster.revive_inference(name, actor, f"{status['state']}: {status['reason']}")
 
-    async def check_env(self, index: int) -> None:
-        cluster, name = self._cluster, f"env-{index}"
-        if cluster.replacements.under_way(name):
+    async def check_env(self, name: str) -> None:
+        cluster = self._cluster
+        actor = cluster.env.get(name)
+        if actor is None or cluster.replacements.under_way(name):
             return
-        actor = cluster.env[index]
         try:
             cluster.status[name] = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
         except Exception as error:  # the boundary that restarts
-            await cluster.revive_env(index, actor, cause_of(error))
+            await cluster.revive_env(name, actor, cause_of(error))
 
     async def check_router(self) -> None:
         if status := await self._cluster.keeper.check():

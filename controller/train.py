@@ -14,9 +14,9 @@ Data flow of a run, once everything is up:
                                           and only then the queue's entries are acknowledged
 
 `Generation` and `Update` are two loops that share nothing but the slots and the queue. At max_staleness 0
-they take turns; above it the rollouts of later steps go on while the learner trains. Step s trains the
-groups s x groups_per_step and following on policy version s and makes version s + 1, whatever finished
-first, so the course of a run follows from its seed.
+they take turns; above it the rollouts of later steps go on while the learner trains. Step s trains the next
+groups_per_step groups of the row (`controller.step_groups`) on policy version s and makes version s + 1,
+whatever finished first, so the course of a run follows from its seed.
 
 After a kill: the checkpoint says how many steps are committed. The queue still holds every group that was
 finished and not committed; those are trained again, in the same steps as before. Groups that were under
@@ -168,17 +168,19 @@ class TrainingRun:
         ending.callback(self._say, "run", "ending")
         await self.cluster.start()
         self.done = await self.state.take_up()
-        self.slots = GroupSlots(config.rollout.max_staleness, size, next_index=self.done * size, version=self.done)
+        self.slots = GroupSlots(
+            config.rollout.max_staleness, size, config.steps, most_per_step=config.most_groups_per_step,
+            next_index=self.state.first_group, version=self.done,
+        )  # fmt: skip
         self.generation = Generation(
             self.run_id,
             config.rollout.group_size,
-            config.steps * size,
             self.player,
             self.slots,
             TaskOrder(self.train_panel.tasks, config.seed),
             push=self.inbox.push,
             note=lambda event, **fields: self.audit.write(event, **fields, step=self.done + 1),  # the step under way
-            thresholds=lambda index, sibling: self.tracker.of_trajectory(index // size, index, sibling),
+            thresholds=lambda index, sibling: self.tracker.of_trajectory(self.slots.step_of(index), index, sibling),
         )
         self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
         ending.callback(self.audit.close)
@@ -225,6 +227,7 @@ class TrainingRun:
             self.tracker,
             trajectories=self.folder.trajectories,
             damaged=lambda names: self.generation.again(map(index_of, names)),
+            wake=self.generation.wake,
             come_round=stop.check,
             say=self._say,
         )
@@ -250,11 +253,14 @@ class TrainingRun:
     async def _steps(self, update: Update, stop: StopSignal) -> None:
         config = self.config
         while self.done < config.steps:
-            groups, values = await update.run_step(self.done)
+            outcome = await update.run_step(self.done)
+            values = outcome.values
             self.done += 1
             self.generation.wake()
-            for group in groups:
+            for group in outcome.trained:
                 self._note("trained", group=group.id, trajectories=[one.id for one in group.trajectories])
+            for group in outcome.dropped:
+                self._note("dropped", group=group.id, reason=f"keep_groups = {config.advantage.keep_groups}")
             values["foreign_entries"] = float(await self.inbox.num_foreign())
             step = StepMetrics(step=self.done, values=values)
             self.metrics.write(step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from controller.metrics import MovingMean
 from controller.player import Player
 from controller.rollout_metrics import rollout_metrics
 from controller.slots import GroupSlots
+from controller.step_groups import StepGroups, is_kept_by
 from controller.threshold_tracking import ThresholdTracker
 from controller.trajectory_log import write_trajectories
 from envs.records import TrajectoryGroup
@@ -30,8 +32,17 @@ STEP_TIMES_KEPT = 5
 """Steps that the estimate of the remaining time is taken from."""
 
 
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """The groups that a step trained, those that `advantage.keep_groups` left out of it, its metrics (of both)."""
+
+    trained: list[TrajectoryGroup]
+    dropped: list[TrajectoryGroup]
+    values: dict[str, float]
+
+
 class Update:
-    """`run_step(step)` does one optimizer step and returns its metrics."""
+    """`run_step(step)` does one optimizer step."""
 
     def __init__(
         self,
@@ -44,10 +55,12 @@ class Update:
         *,
         trajectories: Path,
         damaged: Callable[[list[str]], None],
+        wake: Callable[[], None],
         come_round: Callable[[], None],
         say: Callable[[str, str], None],
     ) -> None:
-        """`come_round` is called at least every second while waiting; it may raise. `say(part, doing)`: the view."""
+        """`wake`: slots were freed. `come_round` is called at least every second while waiting; it may raise.
+        `say(part, doing)`: the view."""
         self._cluster = cluster
         self._config = cluster.config
         self._inbox = inbox
@@ -57,20 +70,28 @@ class Update:
         self._tracker = tracker
         self._trajectories = trajectories
         self._damaged = damaged
+        self._wake = wake
+        self._is_kept = is_kept_by(cluster.config.advantage)
         self._come_round = come_round
         self._say = say
         self._success = MovingMean()
         self._step_times = MovingMean(STEP_TIMES_KEPT)
 
-    async def run_step(self, step: int) -> tuple[list[TrajectoryGroup], dict[str, float]]:
+    async def run_step(self, step: int) -> StepOutcome:
         """Step number `step` trains policy version `step` and makes version step + 1 live."""
-        size = self._config.rollout.groups_per_step
-        indices = list(range(step * size, (step + 1) * size))
+        row = StepGroups(
+            self._slots.first_index, self._config.rollout.groups_per_step, self._config.most_groups_per_step,
+            self._is_kept, self._drop,
+        )  # fmt: skip
         began = time.monotonic()
         self._say("learner", f"waiting for the groups of step {step + 1}")
-        groups = await self._inbox.take(indices, self._patience_s, self._damaged, self._come_round)
+        groups = await self._inbox.take(row, self._patience_s, self._damaged, self._come_round)
         waited = time.monotonic() - began
-        learned = await self.train(groups, step)
+        kept = [group for group in groups if row.is_kept(group)]
+        dropped = [group for group in groups if not row.is_kept(group)]
+        learned = await self.train(kept or dropped, step)  # without a group of use no update is made
+        if self._config.advantage.keep_groups != "all":
+            learned["groups_dropped"] = float(len(dropped))
         rolled_out = rollout_metrics(groups, step)
         if thresholds := self._tracker.of_step(step):
             tti = self._config.tti
@@ -79,13 +100,17 @@ class Update:
             # Before slots are free: the groups that take them are played under what follows from this step.
             self._tracker.observe(step, cut, rolled_out["resampled_turns"])
         report = await self.publish(step + 1)
-        lag = self._slots.consume(indices, step)
+        lag = self._slots.consume(row.indices.stop, step)
         self._slots.publish(step + 1)
         token_groups = self._config.metrics.token_groups
         await asyncio.to_thread(write_trajectories, self._trajectories, step + 1, groups, token_groups)
         values = {**learned, **rolled_out, **report, "wait_s": waited, "slot_lag": float(lag)}
         values |= await self._flow(step, values)
-        return groups, values
+        return StepOutcome(trained=kept, dropped=dropped, values=values)
+
+    def _drop(self) -> None:
+        self._slots.drop()
+        self._wake()
 
     async def train(self, groups: list[TrajectoryGroup], version: int) -> dict[str, float]:
         """One `train_step` of the learner."""

@@ -53,10 +53,11 @@ ALGORITHMS: dict[str, Tree] = {
             "kl_coef": 0.0,
         },
     },
-    # DAPO (arXiv 2503.14476, section 4.1): clip-higher 0.2/0.28, dynamic sampling, token mean, no KL. Its penalty of
-    # overlong replies has no place here: a reply that is cut off is invalid already.
+    # DAPO (arXiv 2503.14476, section 4.1): clip-higher 0.2/0.28, dynamic sampling, token mean, no KL. It names no bound
+    # for the sampling; ours is four times the step, which is then smaller. Its penalty of overlong replies has no
+    # place here: a reply that is cut off is invalid already.
     "dapo": {
-        "advantage": {"estimator": "grpo", "normalise": "mean_std_norm", "keep_groups": "mixed_success"},
+        "advantage": {"estimator": "grpo", "normalise": "mean_std_norm", "keep_groups": "mixed_success", "refill": 4},
         "loss": {
             "policy": "token_ratio", "clip_low": 0.2, "clip_high": 0.28, "dual_clip": 0.0,
             "aggregation": "token_mean", "kl_coef": 0.0,

@@ -46,6 +46,12 @@ class AdvantageSettings(Section):
         description="Groups that are trained on: all, those with both wins and losses (DAPO, SAMPO), or those whose "
         "total rewards differ.",
     )
+    refill: int = Field(
+        1,
+        ge=1,
+        description="Where keep_groups leaves groups out: up to so many times rollout.groups_per_step are played for a "
+        "step, until it has groups_per_step that are kept (DAPO's dynamic sampling). 1: they are not replaced.",
+    )
 
     @field_validator("estimator")
     @classmethod

@@ -16,6 +16,7 @@ import redis
 from controller.generation import group_name, index_of
 from controller.inbox import Inbox
 from controller.replay_queue import ReplayQueue
+from controller.step_groups import StepGroups
 from controller.valkey_process import free_port, server_binary
 from envs.records import TrajectoryGroup
 from tests.unit.test_codec_round_trip import a_group
@@ -77,7 +78,8 @@ def test_server_that_comes_back_without_confirmed_groups(
             tasks.extend(asyncio.create_task(inbox.push(group(index_of(name)))) for name in names)
 
         async def take(*indices: int) -> list[int]:
-            groups = await inbox.take(list(indices), 30.0, damaged, lambda: None)
+            step = StepGroups(indices[0], len(indices), len(indices), lambda group: True, lambda: None)
+            groups = await inbox.take(step, 30.0, damaged, lambda: None)
             return [one.index for one in groups]
 
         try:

@@ -40,12 +40,12 @@ class FakePlayer:
 class Scene:
     """A generation with its surroundings; the training side is played by the test."""
 
-    def __init__(self, player: FakePlayer, slots: GroupSlots, num_groups: int = 100) -> None:
+    def __init__(self, player: FakePlayer, slots: GroupSlots) -> None:
         self.player, self.slots = player, slots
         self.pushed: list[TrajectoryGroup] = []
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.generation = Generation(
-            "r", 2, num_groups, player, slots, TaskOrder(TASKS, 0), self._push,  # type: ignore[arg-type]
+            "r", 2, player, slots, TaskOrder(TASKS, 0), self._push,  # type: ignore[arg-type]
             lambda event, **fields: self.events.append((event, fields)),
         )  # fmt: skip
 
@@ -68,7 +68,7 @@ class Scene:
 
 def test_generation_fills_the_slots_and_no_more() -> None:
     async def run() -> None:
-        scene = Scene(FakePlayer(), GroupSlots(1, 2))
+        scene = Scene(FakePlayer(), GroupSlots(1, 2, 100))
         await scene.run_until(4)
         assert sorted(group.index for group in scene.pushed) == [0, 1, 2, 3]
         assert scene.generation.num_under_way == 0
@@ -80,12 +80,12 @@ def test_generation_fills_the_slots_and_no_more() -> None:
 
 def test_generation_goes_on_when_slots_are_freed_and_stops_at_the_last_group() -> None:
     async def run() -> None:
-        scene = Scene(FakePlayer(), GroupSlots(0, 2), num_groups=6)
+        scene = Scene(FakePlayer(), GroupSlots(0, 2, 3))
         running = asyncio.create_task(scene.generation.run())
         for step in range(3):
             while len(scene.pushed) < 2 * step + 2:
                 await asyncio.sleep(0.001)
-            scene.slots.consume([2 * step, 2 * step + 1], step)
+            scene.slots.consume(2 * step + 2, step)
             scene.slots.publish(step + 1)
             scene.generation.wake()
         await asyncio.sleep(0.02)
@@ -98,7 +98,7 @@ def test_generation_goes_on_when_slots_are_freed_and_stops_at_the_last_group() -
 
 def test_generation_groups_advance_on_their_own() -> None:
     async def run() -> None:
-        scene = Scene(FakePlayer({0: 0.1}), GroupSlots(0, 3))
+        scene = Scene(FakePlayer({0: 0.1}), GroupSlots(0, 3, 100))
         await scene.run_until(3)
         assert [group.index for group in scene.pushed] == [1, 2, 0], "nobody waits for the slowest group"
 
@@ -107,7 +107,7 @@ def test_generation_groups_advance_on_their_own() -> None:
 
 def test_generation_makes_lost_groups_again_from_what_is_known() -> None:
     async def run() -> None:
-        slots = GroupSlots(0, 2, next_index=4, version=2)
+        slots = GroupSlots(0, 2, 100, next_index=4, version=2)
         for index in (4, 5, 6):
             slots.adopt(index)
         player = FakePlayer()
@@ -125,7 +125,7 @@ def test_generation_group_is_never_made_twice_at_the_same_time() -> None:
     """Asked for while it waits, while its task has not begun, and while it is under way."""
 
     async def run() -> None:
-        slots = GroupSlots(0, 2, next_index=4, version=2)
+        slots = GroupSlots(0, 2, 100, next_index=4, version=2)
         slots.adopt(4)
         slots.adopt(5)
         scene = Scene(FakePlayer({4: 0.02}), slots)
@@ -147,7 +147,7 @@ def test_generation_group_is_never_made_twice_at_the_same_time() -> None:
 
 def test_generation_tells_what_is_under_way() -> None:
     async def run() -> None:
-        scene = Scene(FakePlayer({0: 5.0}), GroupSlots(0, 1))
+        scene = Scene(FakePlayer({0: 5.0}), GroupSlots(0, 1, 100))
         running = asyncio.create_task(scene.generation.run())
         await asyncio.sleep(0.02)
         (group,) = scene.generation.outstanding()
@@ -160,7 +160,7 @@ def test_generation_tells_what_is_under_way() -> None:
 
 def test_generation_that_fails_ends_with_the_cause() -> None:
     async def run() -> None:
-        scene = Scene(FakePlayer(), GroupSlots(0, 1, next_index=99, version=99))
+        scene = Scene(FakePlayer(), GroupSlots(0, 1, 100, next_index=99, version=99))
         with pytest.raises(ExceptionGroup) as caught:
             await scene.run_until(1)
         assert "cannot be played" in str(caught.value.exceptions[0])

@@ -11,6 +11,7 @@ from controller import inbox as module
 from controller.deadline import DeadlineError
 from controller.inbox import Inbox
 from controller.replay_queue import QueueFullError
+from controller.step_groups import StepGroups
 from tests.fake_queue import FakeQueue
 from tests.fakes import make_group
 
@@ -46,7 +47,8 @@ class Surroundings:
             self.tasks.append(asyncio.create_task(self.inbox.push(make_group(index))))
 
     async def take(self, *indices: int, timeout_s: float = 5.0) -> list[int]:
-        groups = await self.inbox.take(list(indices), timeout_s, self.damaged, lambda: None)
+        step = StepGroups(indices[0], len(indices), len(indices), lambda group: True, lambda: None)
+        groups = await self.inbox.take(step, timeout_s, self.damaged, lambda: None)
         return [group.index for group in groups]
 
 

@@ -49,7 +49,8 @@ class FakeCluster:
         self.script = script
         self.config = SimpleNamespace(rollout=RolloutSettings(max_attempts=max_attempts, trajectory_timeout_s=5))
         self.run = Method(self._run)
-        self.env = [SimpleNamespace(run=self.run)]
+        self.env = {"env-0": SimpleNamespace(run=self.run)}
+        self.leaving: set[str] = set()
         self.forgotten: list[str] = []
         self.router = SimpleNamespace(
             live=Method(lambda number, name: known),
@@ -66,7 +67,7 @@ class FakeCluster:
             turns=(make_turn(),), won=True, duration_s=0.0,
         )  # fmt: skip
 
-    async def revive_env(self, index: int, dead: Any, cause: str) -> None:
+    async def revive_env(self, name: str, dead: Any, cause: str) -> None:
         self.revived.append(cause)
 
 
@@ -125,7 +126,7 @@ def test_player_trajectory_that_takes_too_long_meets_its_deadline(monkeypatch: p
         def remote(self, *arguments: Any) -> Any:
             return asyncio.sleep(60)
 
-    cluster.env = [SimpleNamespace(run=Never(lambda: None))]
+    cluster.env = {"env-0": SimpleNamespace(run=Never(lambda: None))}
     with pytest.raises(TrajectoryFailed, match=r"trajectory r-g0/0/0: not done within 0\.1 s"):
         play(cluster)
     assert len(cancelled) == 1

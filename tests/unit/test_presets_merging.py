@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from controller.config import ConfigError, RunConfig, load_config, merge
+from controller.config import ConfigError, RunConfig, load_config, merge, recipe_path
 from controller.config_text import as_toml
 from learner.presets import ALGORITHMS, UnknownAlgorithm, preset
 from learner.settings import AdvantageSettings, CriticSettings, LossSettings
@@ -59,11 +60,11 @@ def test_recipe_over_preset_and_overrides_over_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_an_algorithm_is_one_override(name: str, tmp_path: Path) -> None:
-    config = load_config("alfworld", [f"algorithm={name}"])
+    config, recipe = load_config("alfworld", [f"algorithm={name}"]), tomllib.loads(recipe_path("alfworld").read_text())
     assert config.algorithm == name
     for section, values in preset(name).items():
         for key, value in values.items():
-            assert getattr(getattr(config, section), key) == value
+            assert getattr(getattr(config, section), key) == recipe.get(section, {}).get(key, value)
     again = tmp_path / "again.toml"
     again.write_text(as_toml(config), encoding="utf-8")
     assert load_config(str(again)) == config

@@ -53,7 +53,8 @@ class FakeCluster:
         self.training = False
         self.steps_trained: list[int] = []
         self.loaded = -1
-        self.env = [SimpleNamespace(run=call(self._play))]
+        self.env = {"env-0": SimpleNamespace(run=call(self._play))}
+        self.leaving: set[str] = set()
         self.router = SimpleNamespace(
             forget=SimpleNamespace(remote=lambda names: None), live=call(self._nothing), live_many=call(self._no_turns)
         )
@@ -107,7 +108,7 @@ class FakeCluster:
     async def busy_spans(self) -> list[Any]:
         return []
 
-    async def revive_env(self, index: int, dead: Any, cause: str) -> None:
+    async def revive_env(self, name: str, dead: Any, cause: str) -> None:
         return None
 
     async def ask_learner(self, call: Awaitable[Any], what: str) -> Any:
@@ -228,6 +229,41 @@ def test_train_audit_names_the_step_that_trained_a_group_and_the_one_under_way_w
     assert [event["step"] for event in scene.events("committed")] == [3]
 
 
+def test_train_groups_without_signal_are_replaced_and_a_resume_goes_on_behind_them(scene: Scene) -> None:
+    """Every third group is lost by all: left out, named in the audit, and replaced by the next one."""
+    sizes: list[int] = []
+
+    def rehearse(run: TrainingRun) -> None:
+        cluster = cluster_of(run)
+        play, learn = cluster._play, cluster._train
+
+        async def lose_some(spec: TrajectorySpec, replay: tuple[Turn, ...]) -> Trajectory:
+            trajectory = await play(spec, replay)
+            return replace(trajectory, won=trajectory.won and spec.group_index % 3 != 0)
+
+        async def count(groups: list[Any], version: int) -> dict[str, float]:
+            sizes.append(len(groups))
+            if version == 2 and len(sizes) == 3:
+                raise ActorDiedError()
+            return await learn(groups, version)
+
+        cluster.env["env-0"].run, cluster.learner.train_step = call(lose_some), call(count)
+
+    run = scene.first_life(advantage={"keep_groups": "mixed_success", "refill": 2})
+    rehearse(run)
+    with pytest.raises(ActorDiedError):
+        scene.conduct(run)
+    again = scene.next_life()
+    rehearse(again)
+    scene.conduct(again)
+    assert sizes == [2, 2, 2, 2, 2]
+    assert [row["groups_dropped"] for row in scene.rows()] == [1, 1, 1, 1]  # 0; 3; 6; 9: of 12 in the row
+    report = judge_file(scene.folder / "audit.jsonl")
+    assert report.problems == []
+    assert report.counts() == {"trained": 8, "dropped": 4, "live": 0}
+    assert {int(name[-6:]) for name, verdict in report.groups.items() if verdict == "dropped"} == {0, 3, 6, 9}
+
+
 def test_train_beats_while_the_learner_works_and_during_evaluation(scene: Scene) -> None:
     run = scene.first_life(steps=1)
     cluster = cluster_of(run)
@@ -293,7 +329,7 @@ def test_train_stop_while_it_waits_for_groups_is_noticed(scene: Scene) -> None:
             await asyncio.Event().wait()
         return await real(spec, replay)
 
-    cluster.env[0].run = call(hang)
+    cluster.env["env-0"].run = call(hang)
     with pytest.raises(Stopped):
         scene.conduct(run)
     assert CheckpointStore(scene.folder / "checkpoints", 2).steps() == [1]
@@ -381,7 +417,7 @@ def test_train_keeps_the_best_checkpoint_of_its_evaluations(scene: Scene) -> Non
             played = await real(spec, replay)
             return replace(played, won=len(cluster.steps_trained) == 2) if spec.sampling == "eval" else played
 
-        cluster.env[0].run = call(play)
+        cluster.env["env-0"].run = call(play)
 
     run = scene.first_life(eval={"num_tasks": 2, "every_steps": 1}, checkpoint={"every_steps": 3, "keep_last": 1})
     won_after_two(cluster_of(run))
@@ -414,7 +450,7 @@ def stop_once_saved(run: TrainingRun, step: int) -> None:
             await asyncio.Event().wait()
         return await real(spec, replay)
 
-    cluster.env[0].run = call(hang)
+    cluster.env["env-0"].run = call(hang)
 
 
 def test_train_resume_goes_on_from_the_last_accepted_turns_bit_by_bit(scene: Scene) -> None:
@@ -438,7 +474,7 @@ def test_train_resume_goes_on_from_the_last_accepted_turns_bit_by_bit(scene: Sce
             given[spec.group_index, spec.sibling] = replay
         return await real(spec, replay)
 
-    cluster_of(again).env[0].run = call(listen)
+    cluster_of(again).env["env-0"].run = call(listen)
     scene.conduct(again)
     scene.check_complete()
     assert sorted(given) == [(index, sibling) for index in range(4, 8) for sibling in range(2)]
