@@ -28,6 +28,7 @@ from actors.engine import (
     make_engine,
     prepare_environment,
 )
+from actors.engine_metrics import EngineMetrics
 from actors.engine_replies import EngineReplies
 from actors.settings import InferenceSettings, TTISettings
 from actors.weight_update import UpdateReport, WeightOffer, join_channel, offer_broadcast, offer_file, take_weights
@@ -57,6 +58,7 @@ class InferenceServer:
         self._children: list[psutil.Process] = []
         self._gpu = ""
         self._has_channel = False
+        self._metrics: EngineMetrics | None = None
 
     # ---- life ----
 
@@ -79,6 +81,8 @@ class InferenceServer:
             self._replies = EngineReplies(engine, tokenizer, settings)
             await asyncio.wait_for(engine.update_weight_version("0"), settings.start_timeout_s)
             self._gpu = (await asyncio.wait_for(engine.collective_rpc("t2po_gpu"), settings.start_timeout_s))[0]
+            if settings.metrics_port:
+                self._metrics = await asyncio.to_thread(EngineMetrics, settings.metrics_port)
         except BaseException as error:
             self._children = [process for process in child_processes() if process not in before]
             what = f"no answer in {settings.start_timeout_s} s" if isinstance(error, TimeoutError) else repr(error)
@@ -134,6 +138,9 @@ class InferenceServer:
             task.cancel(reason)
         if self._replies is not None:
             self._replies.stop()
+        metrics, self._metrics = self._metrics, None
+        if metrics is not None:
+            await asyncio.to_thread(metrics.close)
         engine, self._engine = self._engine, None
         if engine is not None:
             if engine.output_handler is not None:

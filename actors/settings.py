@@ -92,6 +92,13 @@ class InferenceSettings(Section):
         description='How new weights come from the learner: "nccl" GPU to GPU, "object_store" through host memory; '
         '"auto" is nccl where learner and engines have a GPU each.',
     )
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of the first engine's own metrics (vllm:*) on loopback, each further one has the next; "
+        "0 is off.",
+    )
     verify_every: int = Field(
         20, ge=0, description="Weight updates between two whose checksums are compared, the first one too; 0 is never."
     )

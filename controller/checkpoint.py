@@ -100,6 +100,8 @@ class CheckpointStore:
         self.folder = folder
         self._keep_last = keep_last
         self._keep_best = keep_best
+        self.last_healthy: int | None = None
+        """The newest checkpoint of at most this step is kept too, however old it is: a rollback needs it."""
         self._ratings = Ratings(folder)
 
     def begin(self, step: int) -> Path:
@@ -219,11 +221,24 @@ class CheckpointStore:
         except Damaged as damage:
             raise CheckpointError(f"damaged: {damage}; {known}: name another") from damage
 
+    def go_back(self, step: int) -> int:
+        """Removes what is later than `step`; the step of the newest checkpoint that is left, 0 without any."""
+        try:
+            for later in self.steps():
+                if later > step:
+                    self._remove(later)
+            self._ratings.forget_from(step + 1)
+        except OSError as error:
+            raise CheckpointError(str(RunFolderError.of(self.folder, error, f"go back to step {step}"))) from error
+        return max(self.steps(), default=0)
+
     def _prune(self) -> None:
         """A commit is not undone because an old checkpoint cannot be deleted."""
-        best = self.best() if self._keep_best else None
+        kept = {self.best() if self._keep_best else None}
+        if self.last_healthy is not None:
+            kept.add(max((step for step in self.steps() if step <= self.last_healthy), default=None))
         for step in self.steps()[: -self._keep_last]:
-            if step == best:
+            if step in kept:
                 continue
             try:
                 self._remove(step)

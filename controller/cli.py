@@ -4,12 +4,14 @@ Owns: the commands, their arguments, exit codes, and how errors are shown. Calle
 by `python -m controller.cli`. Must not know: how anything is done. Every command imports what it needs when
 it runs, so that `t2po --help` answers at once.
 
-Exit codes: 0 done, 1 a defect (with its trace), 2 something that the user can put right, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 a defect (with its trace), 2 something that the user can put right, 75 a training that paused
+itself, 130 stopped by Ctrl-C.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from controller.cli_environments import add_environment_commands
+from controller.cli_monitoring import add_monitoring_commands
 
 if TYPE_CHECKING:
     from controller.config import RunConfig
@@ -101,6 +104,24 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
     status.set_defaults(run=_status)
 
+    report = commands.add_parser("report", help="write one HTML page about a run, or about several side by side")
+    report.add_argument("folders", nargs="+", metavar="RUN", help="a run's folder, or its name below runs/")
+    report.add_argument("--to", type=Path, metavar="FILE", help="default: report.html in the run's folder")
+    report.add_argument("--trajectories", type=int, metavar="N", help="steps whose trajectories are shown (default 8)")
+    report.add_argument("--serve", action="store_true", help="serve the page on loopback, kept up to date")
+    report.add_argument("--port", type=int, help="with --serve: default 0, one that is free")
+    report.set_defaults(run=_report)
+
+    health = commands.add_parser("health", help="how a run was and is: its changes of state, with their causes")
+    health.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
+    health.add_argument("--json", action="store_true", help="print it for programs")
+    health.set_defaults(run=_health)
+
+    scale = commands.add_parser("scale", help="change how many actors a running training has")
+    scale.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
+    scale.add_argument("sizes", nargs="+", metavar="PART=N", help="envs=N, inference=N, learners=N")
+    scale.set_defaults(run=_scale)
+
     export = commands.add_parser("export", help="write a run's policy as a plain Hugging Face folder")
     export.add_argument("folder", metavar="RUN", help="the run's folder, or its name below runs/")
     export.add_argument("--to", type=Path, metavar="FOLDER", help="default: exported/step-N in the run's folder")
@@ -114,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     config.add_argument("changes", nargs="*", metavar="key=value", help=_CHANGES)
     config.add_argument("--markdown", action="store_true", help="print docs/configuration.md instead")
     config.set_defaults(run=_config)
+
+    metrics = commands.add_parser("metrics", help="print every metric with unit, meaning and formula (docs/metrics.md)")
+    metrics.set_defaults(run=_metrics)
 
     coldstart = commands.add_parser("coldstart", help="build the policy that a recipe's runs start from")
     coldstart.add_argument("recipe", help="name of a shipped recipe, or the path of a .toml file")
@@ -131,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.add_argument("--to", type=Path, default=Path("calibration"), metavar="FOLDER", help="plot and numbers")
     calibrate.set_defaults(run=_calibrate)
     add_environment_commands(commands)
+    add_monitoring_commands(commands)
     return parser
 
 
@@ -168,6 +193,42 @@ def _status(options: argparse.Namespace) -> int:
     return 0
 
 
+def _report(options: argparse.Namespace) -> int:
+    if options.serve and options.to:
+        raise UsageError(f"--serve --to {options.to}: a page is served or written; leave one of the two out")
+    if options.port is not None and not options.serve:
+        raise UsageError(f"--port {options.port}: only with --serve")
+    if not 0 <= (options.port or 0) < 65536:
+        raise UsageError(f"--port {options.port}: between 0 and 65535")
+    if options.trajectories is not None and options.trajectories < 0:
+        raise UsageError(f"--trajectories {options.trajectories}: at least 0")
+    from controller.policy_folder import find_run
+    from controller.report.command import serve_report, write_report
+
+    folders = [find_run(name) for name in options.folders]
+    if options.serve:
+        return serve_report(folders, options.port or 0, options.trajectories, lambda line: print(line, flush=True))
+    print(write_report(folders, options.to, options.trajectories))
+    return 0
+
+
+def _health(options: argparse.Namespace) -> int:
+    from controller.policy_folder import find_run
+    from controller.run_health import health_json, health_lines
+
+    folder = find_run(options.folder)
+    print(json.dumps(health_json(folder), indent=2) if options.json else "\n".join(health_lines(folder)))
+    return 0
+
+
+def _scale(options: argparse.Namespace) -> int:
+    from controller.policy_folder import find_run
+    from controller.scale_command import scale
+
+    print(scale(find_run(options.folder), options.sizes))
+    return 0
+
+
 def _export(options: argparse.Namespace) -> int:
     from controller.export_policy import export_policy
     from controller.policy_folder import find_run
@@ -180,6 +241,13 @@ def _config(options: argparse.Namespace) -> int:
     from controller.config_text import as_markdown, as_toml
 
     print(as_markdown() if options.markdown else as_toml(_load(options)), end="")
+    return 0
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    from controller.metrics_page import as_markdown
+
+    print(as_markdown(), end="")
     return 0
 
 

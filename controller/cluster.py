@@ -25,7 +25,9 @@ from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
 from controller.heartbeat import beside
 from controller.learner_ranks import LearnerRanks
+from controller.metric_targets import write_targets
 from controller.part_actors import PartActors
+from controller.part_settings import inference_settings
 from controller.ray_session import RaySession
 from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
@@ -68,6 +70,8 @@ class Cluster:
         self.learner: LearnerRanks
         self.status: dict[str, dict[str, Any]] = {}
         self._with_learner = with_learner
+        self._run_folder = run_folder
+        self._noting = asyncio.Lock()
         model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
         self._session = RaySession(run_folder, object_store_bytes=OBJECT_STORE_BYTES + 3 * model_bytes)
         self._weights: tuple[int, Any] | None = None
@@ -125,8 +129,24 @@ class Cluster:
     async def start_inference(self, name: str, actor: Any) -> None:
         """Returns when its engine is up, with the weights of the start policy."""
         config = self.config
-        call = actor.start.remote(str(self.policy), config.inference, config.tti, config.seed)
+        settings = inference_settings(config, name, trains=self._with_learner)
+        call = actor.start.remote(str(self.policy), settings, config.tti, config.seed)
         await self._up(name, call, self._start_timeout_s)
+        await self.note_targets(name)
+
+    async def note_targets(self, *more: str) -> None:
+        """Writes down where the engines that there are, and those in `more`, and Ray serve metrics of their own."""
+        if self._run_folder is None or not self._with_learner:
+            return
+        async with self._noting:  # engines come up side by side
+            names = sorted({*self.inference, *more})
+            engines = {name: inference_settings(self.config, name, trains=True).metrics_port for name in names}
+            try:
+                ray = await asyncio.wait_for(asyncio.to_thread(self._session.metrics_addresses), BUSY_TIMEOUT_S)
+            except TimeoutError:
+                logger.info("Ray did not say in %s s where its metrics are", BUSY_TIMEOUT_S)
+                ray = []
+            await asyncio.to_thread(write_targets, self._run_folder, engines, ray)
 
     async def start_env(self, name: str, actor: Any) -> None:
         """Returns when it answers."""

@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
+from controller.collapse.settings import CollapseSettings
 from controller.knobs import knobs
 from controller.queue_address import hidden_password
 from controller.threshold_tracking import TrackingSettings
@@ -123,6 +124,7 @@ class RunConfig(Section):
     checkpoint: CheckpointSettings = CheckpointSettings()
     queue: QueueSettings = QueueSettings()
     metrics: MetricsSettings = MetricsSettings()
+    collapse: CollapseSettings = CollapseSettings()
 
     @property
     def most_groups_per_step(self) -> int:
@@ -211,6 +213,14 @@ class RunConfig(Section):
                 f"can take {search.longest_s:g} s: must be below rollout.env_step_timeout_s = "
                 f"{self.rollout.env_step_timeout_s:g}, or the environment is given up before the search is"
             )
+        first, engines = self.inference.metrics_port, self.inference.num_servers
+        if first and first <= self.metrics.port < first + engines:
+            problems.append(
+                f"inference.metrics_port = {first}: the engines' ports are {first} to {first + engines - 1}, and "
+                f"metrics.port = {self.metrics.port} is one of them; choose other ones"
+            )
+        if first + engines - 1 > 65535:
+            problems.append(f"inference.metrics_port = {first}: must be at most 65536 - inference.num_servers")
         # all slots, and the step whose groups are acknowledged only when it is saved: else producers wait for that
         needed = self.rollout.groups_per_step * (self.rollout.max_staleness + 1) + self.most_groups_per_step
         if needed > self.queue.max_groups:
@@ -292,7 +302,7 @@ def validate(tree: dict[str, Any], source: str, overrides: Sequence[str] = ()) -
         allowed = {knob.key: knob.allowed for knob in knobs(RunConfig)}
         lines = []
         for problem in error.errors():
-            key = ".".join(str(part) for part in problem["loc"])
+            key = ".".join(part for part in problem["loc"] if isinstance(part, str))  # of a list, the list
             if problem["type"] == "extra_forbidden":
                 lines.append(f"{key} = {problem['input']!r}: unknown key; {_nearest(key, list(allowed))}")
             elif problem["type"] == "value_error" and not key:

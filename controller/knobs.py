@@ -41,6 +41,8 @@ def knobs(model: type[Section], prefix: str = "") -> Iterator[Knob]:
 def _allowed(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return ", ".join(json.dumps(choice) for choice in get_args(field.annotation))
+    if get_origin(field.annotation) is tuple:
+        return f"list of {', '.join(json.dumps(choice) for choice in get_args(get_args(field.annotation)[0]))}"
     bounds = []
     for attribute, sign in _SIGNS:
         bounds += [f"{sign} {getattr(item, attribute)}" for item in field.metadata if hasattr(item, attribute)]

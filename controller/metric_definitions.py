@@ -1,4 +1,4 @@
-"""What each metric means: name, unit, sentence.
+"""What each metric means: name, unit, sentence, formula.
 
 Owns: the table that the Prometheus help texts, the live view and docs are made from. Called by
 `controller.metrics`, `controller.metrics_endpoint` and `controller.live_view`. Must not know: how a metric
@@ -7,17 +7,21 @@ is computed or where it goes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from controller.collapse.finding import DETECTORS
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """`counts` True: a step's value is added to a total; otherwise the last value stands."""
+    """`counts` True: a step's value is added to a total; otherwise the last value stands. `formula`: of the signals
+    that tell a collapse, with its source where there is one."""
 
     name: str
     unit: str
     sentence: str
     counts: bool = False
+    formula: str = ""
 
 
 _TABLE = (
@@ -125,13 +129,72 @@ _TABLE = (
     Metric("weights_verified", "", "1 when checksums showed that the engines hold what the learner sent."),
     Metric("step_s", "s", "Wall time of the step."),
     Metric("eta_s", "s", "Estimated time until the last step."),
+    # the collapse observatory
+    Metric("health", "", "0 healthy, 1 warning, 2 collapsed (docs/collapse.md)."),
+    *(
+        Metric(f"alarms_{name}", "", f"State of the detector {name}: 0 healthy, 1 warning, 2 collapsed.")
+        for name in DETECTORS
+    ),
     # totals
     Metric("trajectories", "trajectories", "Trajectories trained on.", counts=True),
     Metric("accepted_turns", "turns", "Turns trained on.", counts=True),
     Metric("sampled_tokens", "tokens", "Reply tokens sampled, thrown-away candidates included.", counts=True),
 )
 
-METRICS = {metric.name: metric for metric in _TABLE}
+_FORMULAS = {
+    "success": "(1/n) Σ_i 1[trajectory i reached the goal]",
+    "turns": "(1/n) Σ_i K_i, K_i the turns of trajectory i",
+    "reward_std": "(1/G) Σ_g sqrt((1/|g|) Σ_{i∈g} (R_i - R̄_g)²), R_i the summed reward of trajectory i",
+    "groups_without_signal": "(1/G) Σ_g 1[max_{i∈g} R_i - min_{i∈g} R_i < 1e-9]",
+    "trajectory_tokens": "(1/n) Σ_i Σ_k T_i^k, T_i^k the reply tokens of turn k",
+    "invalid": "(1/ΣK_i) Σ_{i,k} 1[reply badly formed, or its action not admissible]",
+    "format_invalid": "(1/ΣK_i) Σ_{i,k} 1[reply not in the strict format] (METHOD section 5)",
+    "entropy": "mean_t H_t, H_t = -Σ_v p_t(v) ln p_t(v) (METHOD section 2)",
+    "uncertainty": "mean_t M_t, M_t = α·H̃_t + (1-α)·(1-C̃_t) (METHOD section 2)",
+    "uncertainty_p10": "10% quantile of M_t over sampled tokens (METHOD section 2)",
+    "uncertainty_p50": "50% quantile of M_t over sampled tokens (METHOD section 2)",
+    "uncertainty_p90": "90% quantile of M_t over sampled tokens (METHOD section 2)",
+    "marginal_change": "mean_t Δ_t, Δ_t = |M_t - M_{t-1}|, t inside thoughts (METHOD section 3)",
+    "phi": "mean_k Φ^k, Φ^k = (Π_t M_t)^{1/T} = exp(mean_t ln max(M_t, 1e-3)) (METHOD section 4)",
+    "phi_p10": "10% quantile of Φ^k over accepted turns (METHOD section 4)",
+    "phi_p50": "50% quantile of Φ^k over accepted turns (METHOD section 4)",
+    "phi_p90": "90% quantile of Φ^k over accepted turns (METHOD section 4)",
+    "gamma": "mean_k Γ^k, Γ^k = |Φ^k - Φ^{k-1}|, k ≥ 2 (METHOD section 4)",
+    "repeated_turns": "(1/ΣK_i) Σ_{i,k} 1[(o_i^k, a_i^k) = (o_i^j, a_i^j) for some j < k], o observation, a action",
+    "think_tokens": "mean_k of the tokens sampled inside `<think>` of turn k",
+    "truncated": "(1/ΣK_i) Σ_{i,k} 1[the reply ended at its length limit]",
+    "interventions": "thoughts ended by force, over all candidates / accepted turns (METHOD section 3)",
+    "resampled_turns": "(1/ΣK_i) Σ_{i,k} 1[turn k threw a candidate away] (METHOD section 4)",
+    "resamples": "candidates thrown away / accepted turns (METHOD section 4)",
+    "mismatch_kl": (
+        "mean_t k3(ln π_start(t) - ln μ(t)), k3(y) = e^y - 1 - y; π_start the learner before the update, μ "
+        "what sampled (Schulman 2020)"
+    ),
+    "approx_kl": (
+        "mean_t k3(ln π(t) - ln π_prox(t)), over the minibatches of the step; π_prox is what sampled, so at "
+        'staleness ≤ 1 this is the KL to the previous version, and with correction.proximal = "recomputed" '
+        "the learner at the step's start"
+    ),
+    "reference_kl": "mean_t k3(ln π_ref(t) - ln π(t)), π_ref the policy that the run started from",
+    "weight_max": "max_t w_t, w_t = π_start(t)/μ(t), of tokens, or of turns where correction.mask judges turns",
+    "weight_ess": "(Σ_t w_t)² / (n Σ_t w_t²) (Kish 1965)",
+    "grad_norm": "‖∇L‖₂ over all trained parameters, mean over the updates applied in the step",
+    "staleness": "mean_k (v - v^k), v the version in training, v^k the oldest version that sampled turn k",
+    "staleness_max": "max_k (v - v^k)",
+    "busy_generation": "|union of the spans in which it was busy| / step_s; several may be busy at once",
+    "busy_environments": "|union of the spans in which it was busy| / step_s; several may be busy at once",
+    "busy_learner": "|union of the spans in which it was busy| / step_s; several may be busy at once",
+    "busy_weights": "|union of the spans in which it was busy| / step_s; several may be busy at once",
+    "busy_checkpoint": "|union of the spans in which it was busy| / step_s; several may be busy at once",
+    "busy_idle": "1 - |union of the spans of all parts| / step_s",
+    "queue_depth": "entries of the stream that are not acknowledged yet, at the end of the step",
+    "wait_s": "seconds between asking for the groups of the step and having all of them",
+    "weights_s": "seconds between fetching weights from the learner and the last engine having them",
+    "step_s": "seconds from the end of one step to the end of the next; seconds by cause: busy_* times this",
+}
+"""Of the signals that tell a collapse, as METHOD writes: i trajectories, g groups, k turns, t sampled tokens."""
+
+METRICS = {metric.name: replace(metric, formula=_FORMULAS.get(metric.name, "")) for metric in _TABLE}
 
 
 def definition(name: str) -> Metric:

@@ -1,7 +1,7 @@
 """What each part of a run is told, from the run's configuration.
 
-Owns: the mapping from `RunConfig` to the settings of router, environment actors, sampling and learner. Called by
-`controller.part_actors`. Must not know: actors' handles, Ray.
+Owns: the mapping from `RunConfig` to the settings of router, inference servers, environment actors, sampling and
+learner. Called by `controller.part_actors` and `controller.cluster`. Must not know: actors' handles, Ray.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from actors.rollout import PlaySettings
+from actors.settings import InferenceSettings
 from controller.config import RunConfig
 from controller.router import RouterSettings
 from envs.environment import find_environment
@@ -32,6 +33,16 @@ def router_settings(config: RunConfig) -> RouterSettings:
         request_timeout_s=config.inference.request_timeout_s,
         turn_timeout_s=turn_timeout_s(config),
     )
+
+
+def inference_settings(config: RunConfig, name: str, *, trains: bool) -> InferenceSettings:
+    """Of the inference server `name` ("inference-2"): as configured, with a port of its own for its engine's metrics.
+
+    Only in a training run: what else plays a run's policy (an evaluation, a calibration) may do so beside it.
+    """
+    first = config.inference.metrics_port if trains else 0
+    port = first + int(name.rpartition("-")[2]) if first else 0
+    return config.inference.model_copy(update={"metrics_port": port})
 
 
 def play_settings(config: RunConfig) -> PlaySettings:

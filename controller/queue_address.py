@@ -1,8 +1,9 @@
 """Where the replay queue's server is: `queue.url` with the credentials and the certificate that it needs, and the URL
 as it may be shown.
 
-Owns: the environment variables with user and password, and hiding them. Called by `controller.train` (the whole
-address), by whatever prints a configuration or an error (the shown one). Must not know: Redis, connections.
+Owns: the environment variables with user and password, hiding them, and the names of a run's keys. Called by
+`controller.train` and `controller.monitoring` (the whole address), by the replay queue (the keys), by whatever prints a
+configuration or an error (the shown one). Must not know: Redis, connections.
 
 A password is never written anywhere: not into logs, errors, `t2po config` or the run folder. A run whose URL had one
 is resumed with the password in the environment.
@@ -67,6 +68,12 @@ def queue_address(url: str, ca_file: str, environment: Mapping[str, str] = os.en
     if parts.scheme == "unix":  # urlunsplit would write one slash
         return f"unix://{parts.path}?{text}" if text else f"unix://{parts.path}"
     return urlunsplit(parts._replace(query=text))
+
+
+def queue_key(run_id: str, name: str) -> str:
+    """The name of one of a run's keys on the server. One hash tag: all keys of a run lie on one node of a cluster, as
+    scripts and transactions demand."""
+    return f"t2po:{{{run_id}}}:{name}"
 
 
 def hidden_password(url: str) -> str:

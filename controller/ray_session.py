@@ -116,6 +116,20 @@ class RaySession:
         if self._reaper is not None:
             self._reaper.watch(self._family.values())
 
+    def metrics_addresses(self) -> list[str]:
+        """Where the nodes' agents serve Ray's own metrics, "host:port"; none before the start and while Ray does not
+        say. They answer to anyone who reaches the port, without the token."""
+        if self._folder is None:
+            return []
+        import ray
+
+        try:
+            nodes = ray.nodes()
+        except Exception as error:  # metrics end nothing: that Ray is gone is found by those who need it
+            logger.info("Ray does not say where its metrics are: %s", cause_of(error))
+            return []
+        return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes if node["Alive"]]
+
     def end_children_of(self, pid: int) -> None:
         """Ends what an actor that is dead by now had started: an engine does not notice, and keeps its memory."""
         with self._lock:

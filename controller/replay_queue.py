@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
+from controller.queue_address import queue_key
 from controller.queue_entry import Entry, ForeignEntryError, decode_fields, text
 from controller.queue_scripts import MOVE_ASIDE, PUSH, STATES
 from controller.redis_link import FIRST_BACKOFF_S, LONGEST_BACKOFF_S, QueueError, RedisLink
@@ -74,9 +75,8 @@ class ReplayQueue:
         self._check = check
         self._held: set[str] = set()
         self._faults_seen = 0
-        # One hash tag: all keys of a run lie on one node of a cluster, as scripts and transactions demand.
         self._stream, self._seen, self._aside, self._aside_counts = (
-            f"t2po:{{{run_id}}}:{name}" for name in ("groups", "seen", "aside", "aside-counts")
+            queue_key(run_id, name) for name in ("groups", "seen", "aside", "aside-counts")
         )
         self._link = RedisLink(url, f"t2po-{consumer}", timeout_s, revive)
         self._redis = self._link.client

@@ -160,8 +160,14 @@ class RunState:
             f"({turns} turns known), {settled} entries were trained and committed already"
         )
 
-    async def commit(self, step: int, inbox: Inbox, slots: GroupSlots, generation: Generation) -> None:
-        """Everything of `step` steps, in one atomic step; then the queue may let its entries go."""
+    async def commit(
+        self, step: int, inbox: Inbox, slots: GroupSlots, generation: Generation, last_healthy: int | None = None
+    ) -> None:
+        """Everything of `step` steps, in one atomic step; then the queue may let its entries go.
+
+        The newest checkpoint of at most step `last_healthy` is kept, however old it is.
+        """
+        self._store.last_healthy = last_healthy
         state = CheckpointState(
             step=step,
             policy_version=step,

@@ -36,7 +36,7 @@ from controller.config_text import as_toml
 from controller.durable_files import RunFolderError, encode_json, write_whole
 from envs.panel import Panel
 
-__all__ = ["RunFolder", "RunFolderError", "versions"]
+__all__ = ["RunFolder", "RunFolderError", "is_running", "versions"]
 
 PACKAGES = (
     "t2po", "deepspeed", "gymnasium", "msgspec", "numpy", "ray", "redis", "tokenizers", "torch", "transformers",
@@ -231,6 +231,21 @@ def take_lock(path: Path, what: str = "this run") -> int:
         os.close(descriptor)
         raise RunFolderError.of(file, error, "take the lock") from error
     return descriptor
+
+
+def is_running(path: Path) -> bool:
+    """Whether a process writes to the run at this moment."""
+    try:
+        descriptor = os.open(path / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def _close(descriptor: int | None) -> None:

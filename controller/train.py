@@ -1,74 +1,34 @@
 """A training run from start to end: `run_training` and `resume_training`.
 
-Data flow of a run, once everything is up:
+Owns: the lives of a run, one after another, and what is said when it ends. Called by the CLI. Must not know: what
+happens in a life (`controller.training_run`), why one is to be followed by another.
 
-    TaskOrder --task--> Generation --specs--> Player --> environment actors <-> router <-> inference servers
-                            |  ^                                                             ^
-              whole groups  |  | a slot is free                                              | weights, version
-                            v  |                                                             |
-         replay queue <-- Inbox                     GroupSlots <------ consumed, published --+
-              |             ^                                                                |
-              +-- entries --+-- the groups of step s, in order --> Update --> learner -------+
-                                                                      |
-                                          metrics, trajectories, audit, every few steps a checkpoint,
-                                          and only then the queue's entries are acknowledged
-
-`Generation` and `Update` are two loops that share nothing but the slots and the queue. At max_staleness 0
-they take turns; above it the rollouts of later steps go on while the learner trains. Step s trains the next
-groups_per_step groups of the row (`controller.step_groups`) on policy version s and makes version s + 1,
-whatever finished first, so the course of a run follows from its seed.
-
-After a kill: the checkpoint says how many steps are committed. The queue still holds every group that was
-finished and not committed; those are trained again, in the same steps as before. Groups that were under
-way are played again, from the same seeds. Nothing else has a state.
-
-Owns: start and end of the parts, what comes between the steps, what is said to a person. Called by the CLI. Must not
-know: Redis, DeepSpeed, vLLM, prompts.
+A life ends when the run is done, by a signal, by its first failure, or because it asks to go on otherwise: with another
+number of learner ranks, or from the last healthy checkpoint with a lower learning rate. Then the next one begins.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import time
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-from controller.audit import AuditLog
-from controller.busy import BusyMeter
+from controller.adjustments import NextLife, adjusted, adjustments_of
 from controller.causes import cause_of, innermost
 from controller.checkpoint import CheckpointStore
-from controller.cluster import Cluster
 from controller.coldstart import prepare_policy
 from controller.config import RunConfig
-from controller.generation import Generation, group_name, index_of
-from controller.heartbeat import beating
-from controller.inbox import Inbox
 from controller.live_view import LiveView
-from controller.metrics import MetricsLog, StepMetrics
-from controller.metrics_endpoint import MetricsEndpoint, open_endpoint
-from controller.player import Player
-from controller.queue_address import queue_address
-from controller.queue_entry import check_group
 from controller.ray_session import clean_up_after
-from controller.replay_queue import ReplayQueue
-from controller.resume import RunState
-from controller.run_evaluations import RunEvaluations
-from controller.run_folder import CONFIG, RunFolder
-from controller.slots import GroupSlots
-from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped, StopSignal
-from controller.supervision import describe
-from controller.task_order import TaskOrder
-from controller.threshold_tracking import ThresholdTracker
-from controller.update import Update
-from controller.valkey import ValkeyServer
+from controller.run_folder import RunFolder
+from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped
+from controller.training_run import Paused, TrainingRun
 from envs.environment import require_ready
-from envs.panel import check_disjoint, load_panel
-from envs.records import Thresholds
 
 logger = logging.getLogger(__name__)
+
+PAUSED = 75
+"""Exit status of a run that paused itself: try again later (EX_TEMPFAIL)."""
 
 
 def run_training(config: RunConfig, recipe: str) -> int:
@@ -94,10 +54,15 @@ def _conduct(config: RunConfig, folder: RunFolder, *, resumed: bool) -> int:
         view.note(f"run folder: {folder.path}")
         try:
             policy = prepare_policy(config, folder.policy, view.note)
-            asyncio.run(TrainingRun(config, folder, policy, view, resumed=resumed).conduct())
+            while change := _live(config, folder, policy, view, resumed=resumed):
+                view.note(f"the run begins anew: {change.cause}")
+                resumed = True
         except (Stopped, KeyboardInterrupt, asyncio.CancelledError):
             view.note(f"stopped; go on with: t2po train --resume {folder.path}")
             return STOPPED_BY_SIGNAL
+        except Paused as pause:
+            view.note(f"paused: {pause}; go on with: t2po train --resume {folder.path}")
+            return PAUSED
         except Exception as error:
             logger.exception("the run ended")
             view.note(f"the run ended: {cause_of(error)}")
@@ -106,205 +71,26 @@ def _conduct(config: RunConfig, folder: RunFolder, *, resumed: bool) -> int:
     return 0
 
 
-class TrainingRun:
-    """One life of a run: from its start, or from its last checkpoint, to its end."""
+def _live(config: RunConfig, folder: RunFolder, policy: Path, view: LiveView, *, resumed: bool) -> NextLife | None:
+    """One life; what the next one is to do otherwise, None when the run is done."""
+    present = adjusted(config, adjustments_of(folder.path), str(folder.path))
+    run = TrainingRun(present, folder, policy, view, resumed=resumed, base=config)
+    try:
+        asyncio.run(run.conduct())
+    except NextLife as change:
+        if change.back_to is not None:
+            _go_back(config, folder, change.back_to)
+        return change
+    return None
 
-    def __init__(self, config: RunConfig, folder: RunFolder, policy: Path, view: LiveView, *, resumed: bool) -> None:
-        self.config = config
-        self.folder = folder
-        self.view = view
-        self.resumed = resumed
-        self.run_id = folder.id
-        self.train_panel = load_panel(config.env.name, config.env.train_panel)
-        self.eval_panel = load_panel(config.env.name, config.env.eval_panel)
-        check_disjoint(self.train_panel, self.eval_panel)
-        folder.check_panels(self.train_panel, self.eval_panel)
-        self.done = 0
-        self.busy = BusyMeter()
-        self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
-        self.player = Player(self.cluster)
-        store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best)
-        self.tracker = ThresholdTracker(
-            config.calibration,
-            Thresholds(epsilon=config.tti.epsilon, eta=config.tds.eta),
-            config.rollout.max_staleness,
-        )
-        self.state = RunState(config, folder.path / CONFIG, store, self.cluster, self.tracker)
-        self.evaluations = RunEvaluations(
-            config, folder.id, self.eval_panel, folder.evaluations, self.cluster, self.player,
-            rate=self.state.rate, say=view.part, note=view.note,
-        )  # fmt: skip
-        self.slots: GroupSlots
-        self.generation: Generation
-        self.endpoint: MetricsEndpoint | None = None
-        self.inbox: Inbox
-        self.audit: AuditLog
-        self.metrics: MetricsLog
 
-    async def conduct(self) -> None:
-        """Everything from start-up to the last evaluation; leaves no process behind, however it ends."""
-        with StopSignal(self.view.note) as stop:
-            async with contextlib.AsyncExitStack() as ending:
-                await stop.unless(beating(self._start(ending), self._beat))
-                await beating(self._train(stop), self._come_round)
-
-    async def _start(self, ending: contextlib.AsyncExitStack) -> None:
-        """Every part, then the committed state of the run, if there is one. `ending` undoes it, in reverse order."""
-        self.view.note("starting Ray, the inference engine, the environments, the learner and the replay queue")
-        began = time.monotonic()
-        config, size = self.config, self.config.rollout.groups_per_step
-        await self.state.find()  # before anything is started: it may say that the run cannot go on
-        self.endpoint = open_endpoint(config.metrics.port)
-        if self.endpoint:
-            ending.callback(self.endpoint.close)
-        server = None if config.queue.url else ValkeyServer(self.folder.queue, log=self.folder.path / "valkey.log")
-        if server:
-            ending.push_async_callback(asyncio.to_thread, server.stop)
-        # The queue first: it is there in a second, or says at once why not.
-        queue = await asyncio.to_thread(self._open_queue, server)
-        self.inbox = Inbox(queue, max_pull=2 * size)
-        ending.callback(self.inbox.close)
-        ending.push_async_callback(self.cluster.stop)
-        ending.callback(self._say, "run", "ending")
-        await self.cluster.start()
-        self.done = await self.state.take_up()
-        self.slots = GroupSlots(
-            config.rollout.max_staleness, size, config.steps, most_per_step=config.most_groups_per_step,
-            next_index=self.state.first_group, version=self.done,
-        )  # fmt: skip
-        self.generation = Generation(
-            self.run_id,
-            config.rollout.group_size,
-            self.player,
-            self.slots,
-            TaskOrder(self.train_panel.tasks, config.seed),
-            push=self.inbox.push,
-            note=lambda event, **fields: self.audit.write(event, **fields, step=self.done + 1),  # the step under way
-            thresholds=lambda index, sibling: self.tracker.of_trajectory(self.slots.step_of(index), index, sibling),
-        )
-        self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
-        ending.callback(self.audit.close)
-        self.metrics = MetricsLog(self.folder.metrics, self.done if self.resumed else None)
-        ending.callback(self.metrics.close)
-        self.view.note(
-            f"everything is up after {time.monotonic() - began:.0f} s"
-            + (f"; going on after step {self.done}" if self.done else "")
-        )
-
-    def _open_queue(self, server: ValkeyServer | None) -> ReplayQueue:
-        if server:
-            server.start()
-        return ReplayQueue(
-            server.url if server else queue_address(self.config.queue.url, self.config.queue.ca_file),
-            self.run_id,
-            self.config.queue.max_groups,
-            self.config.queue.timeout_s,
-            revive=server.ensure_alive if server else None,
-            check=partial(check_group, partial(group_name, self.run_id), self.config.rollout.group_size),
-        )
-
-    async def _train(self, stop: StopSignal) -> None:
-        if self.done == 0 and self.evaluations.first_is_due:
-            await stop.unless(self.evaluations.play("before", 0))
-        if self.done < self.config.steps:
-            await self._loops(stop)
-        await stop.unless(self.evaluations.play("after", self.done))
-        await self.inbox.discard()
-        self.view.note(self.evaluations.comparison())
-        self.view.note(f"done; the policy is {self.state.policy}; measure it with: t2po eval {self.folder.path}")
-
-    async def _loops(self, stop: StopSignal) -> None:
-        """Generation, updates and supervision side by side, until the last step, a stop, or the first failure."""
-        refilled = await self.state.refill(self.inbox, self.slots, self.generation)
-        if self.done or self.slots.held:
-            self.view.note(refilled)
-        update = Update(
-            self.cluster,
-            self.inbox,
-            self.slots,
-            self.player,
-            self.busy,
-            self.tracker,
-            trajectories=self.folder.trajectories,
-            damaged=lambda names: self.generation.again(map(index_of, names)),
-            wake=self.generation.wake,
-            come_round=stop.check,
-            say=self._say,
-        )
-        self.busy.shares([])  # the time before the first step belongs to no step
-        loops = {
-            asyncio.create_task(self._steps(update, stop), name="updates"),
-            asyncio.create_task(self.generation.run(), name="generation"),
-            asyncio.create_task(self.cluster.watch(), name="supervision"),
-        }
-        try:
-            finished, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            for loop in finished:
-                loop.result()
-        except Stopped:
-            if self.done > self.state.committed:
-                await self._commit()
-            raise
-        finally:
-            for loop in loops:
-                loop.cancel()
-            await asyncio.gather(*loops, return_exceptions=True)
-
-    async def _steps(self, update: Update, stop: StopSignal) -> None:
-        config = self.config
-        while self.done < config.steps:
-            outcome = await update.run_step(self.done)
-            values = outcome.values
-            self.done += 1
-            self.generation.wake()
-            for group in outcome.trained:
-                self._note("trained", group=group.id, trajectories=[one.id for one in group.trajectories])
-            for group in outcome.dropped:
-                self._note("dropped", group=group.id, reason=f"keep_groups = {config.advantage.keep_groups}")
-            values["foreign_entries"] = float(await self.inbox.num_foreign())
-            step = StepMetrics(step=self.done, values=values)
-            self.metrics.write(step)
-            if self.endpoint:
-                self.endpoint.observe(step)
-            self.view.step(self.done, values)
-            if self._checkpoint_is_due():
-                await self._commit()
-            if self.evaluations.is_due(self.done):
-                await stop.unless(self.evaluations.play("during", self.done, watched=True))
-            stop.check()
-
-    def _checkpoint_is_due(self) -> bool:
-        """Every so many steps, at the end, before an evaluation whose policy may be the best, and before the queue is
-        full: places become free only with a commit."""
-        config = self.config
-        will_fill = self.inbox.num_trained + self.slots.most_through_next_step > config.queue.max_groups
-        evaluated = config.checkpoint.keep_best and self.evaluations.is_due(self.done)
-        return self.done % config.checkpoint.every_steps == 0 or self.done == config.steps or evaluated or will_fill
-
-    async def _commit(self) -> None:
-        self._say("learner", f"saving step {self.done}")
-        with self.busy.span("checkpoint"):
-            await self.state.commit(self.done, self.inbox, self.slots, self.generation)
-        self._note("committed")
-
-    def _beat(self) -> None:
-        if self.endpoint:
-            self.endpoint.beat()
-
-    def _come_round(self) -> None:
-        """Every second. A stop is not looked for here: it waits until the step under way is done."""
-        self._beat()
-        count, groups = self.player.live, self.generation.num_under_way
-        self._say("rollouts", f"{count} trajectories under way, {groups} groups")
-        for name, status in sorted(self.cluster.status.items()):
-            self._say(name, describe(status))
-
-    def _say(self, part: str, doing: str) -> None:
-        self.view.part(part, doing)
-
-    def _note(self, event: str, **fields: Any) -> None:
-        """An event of the audit about finished steps, with the number of the last one."""
-        self.audit.write(event, **fields, step=self.done)
+def _go_back(config: RunConfig, folder: RunFolder, step: int) -> None:
+    """What is later than `step` never was, but for a copy of its metrics."""
+    earlier = sorted(folder.path.glob("metrics.before-rollback-*.jsonl"))
+    if folder.metrics.exists():
+        copy = folder.path / f"metrics.before-rollback-{len(earlier) + 1}.jsonl"
+        copy.write_bytes(folder.metrics.read_bytes())
+    CheckpointStore(folder.checkpoints, config.checkpoint.keep_last).go_back(step)
 
 
 def _log_to(path: Path) -> None:

@@ -19,14 +19,14 @@ from ray.exceptions import ActorDiedError
 from rich.console import Console
 
 from actors.rollout import TrajectorySpec
-from controller import heartbeat, inbox, train
+from controller import heartbeat, inbox, training_run
 from controller.audit import judge_file
 from controller.checkpoint import CheckpointError, CheckpointStore
 from controller.config import RunConfig, validate
 from controller.live_view import LiveView
 from controller.run_folder import RunFolder
 from controller.stop_signal import Stopped
-from controller.train import TrainingRun
+from controller.training_run import TrainingRun
 from controller.weight_route import WeightMismatch
 from envs.panel import Panel, make_panel
 from envs.records import Trajectory, Turn
@@ -129,8 +129,8 @@ class Scene:
     """One run in a folder; each `life` is a process of it."""
 
     def __init__(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(train, "Cluster", FakeCluster)
-        monkeypatch.setattr(train, "load_panel", panel)
+        monkeypatch.setattr(training_run, "Cluster", FakeCluster)
+        monkeypatch.setattr(training_run, "load_panel", panel)
         monkeypatch.setattr(inbox, "PULL_WAIT_S", 0.005)
         monkeypatch.setattr(heartbeat, "EVERY_S", 0.01)
         self.monkeypatch = monkeypatch
