@@ -115,8 +115,9 @@ class Generation:
                 await self._freed.wait()
 
     def _next(self) -> int | None:
-        if self._again:
-            return self._again.popleft()
+        if (index := next((one for one in self._again if one < self._slots.bound), None)) is not None:
+            self._again.remove(index)
+            return index
         if self._slots.free:
             return self._slots.take()
         return None

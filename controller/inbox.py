@@ -165,7 +165,8 @@ class Inbox:
         return await asyncio.get_running_loop().run_in_executor(self._reader, function)
 
     async def discard(self) -> None:
-        """The run is over: nothing of it stays in the server."""
+        """Nothing of the run stays in the server. Nobody pushes any more; what is being pushed is waited for."""
+        await asyncio.to_thread(self._pushers.shutdown, wait=True, cancel_futures=True)
         await self._read(self._queue.discard)
 
     def close(self) -> None:

@@ -118,6 +118,8 @@ _TABLE = (
     Metric("busy_weights", "share", "Share of the step's time in which new weights were not live everywhere yet."),
     Metric("busy_checkpoint", "share", "Share of the step's time in which a checkpoint was being written."),
     Metric("busy_idle", "share", "Share of the step's time in which none of these was going on."),
+    Metric("env_actors", "actors", "Environment actors that take trajectories."),
+    Metric("inference_servers", "actors", "Inference servers that take turns."),
     Metric("queue_depth", "groups", "Groups in the replay queue."),
     Metric("foreign_entries", "entries", "Entries moved aside from the queue as none of this run's groups, ever."),
     Metric("groups_ready", "groups", "Groups that wait for their step."),

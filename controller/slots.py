@@ -45,13 +45,16 @@ class GroupSlots:
         self._issued_at: dict[int, int] = {}
 
     @property
+    def bound(self) -> int:
+        """Groups from this one on may not be begun yet: they could be too old when their step comes."""
+        steps = max(0, min(self._max_staleness + 1, self._num_steps - self.version))
+        most = min(self._dropped + steps * self._size, self._most + (steps - 1) * self._size)
+        return self._first + max(0, most)
+
+    @property
     def free(self) -> int:
         """Groups that may be issued now. After a resume more groups than slots may exist; then none."""
-        steps = min(self._max_staleness + 1, self._num_steps - self.version)
-        if steps <= 0:
-            return 0
-        most = min(self._dropped + steps * self._size, self._most + (steps - 1) * self._size)
-        return max(0, self._first + most - self._next)
+        return max(0, self.bound - self._next)
 
     @property
     def next_index(self) -> int:

@@ -195,7 +195,12 @@ class TrainingRun:
         if self.done == 0 and self.evaluations.first_is_due:
             await stop.unless(self.evaluations.play("before", 0))
         if self.done < self.config.steps:
-            await self._loops(stop)
+            try:
+                await self._loops(stop)
+            except NextLife as change:
+                if change.back_to is not None:
+                    await self.inbox.discard()  # what was played since is of a policy that never was
+                raise
         await stop.unless(self.evaluations.play("after", self.done))
         await self.inbox.discard()
         self.view.note(self.evaluations.comparison())
@@ -287,7 +292,6 @@ class TrainingRun:
     async def _roll_back(self, care: Care) -> None:
         """Ends this life without saving. The next one begins at the newest checkpoint that was healthy."""
         note_adjustment(self.folder.path, Adjustment(self.done, care.changes, care.cause))
-        await self.inbox.discard()  # what was played since is of a policy that never was
         raise NextLife(care.changes, care.cause, back_to=care.back_to)
 
     async def _commit(self) -> None:

@@ -144,6 +144,8 @@ class Update:
             "success_moving": self._success.add(values["success"]),
             "skipped_steps": values.get("updates_skipped", 0.0),
             "tokens_per_s": values["sampled_tokens"] / seconds,
+            "env_actors": float(len(self._cluster.env)),
+            "inference_servers": float(len(self._cluster.inference)),
             "queue_depth": float(await self._inbox.depth()),
             "groups_ready": float(self._inbox.num_ready),
             "groups_under_way": float(self._slots.held - self._inbox.num_ready),

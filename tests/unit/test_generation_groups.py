@@ -170,3 +170,22 @@ def test_generation_that_fails_ends_with_the_cause() -> None:
 
 def test_generation_names_carry_the_index() -> None:
     assert index_of(group_name("a-g1-run", 12)) == 12
+
+
+def test_generation_begins_lost_groups_only_when_they_will_not_be_too_old() -> None:
+    """After a resume the queue may hold groups far ahead, and those before them are missing."""
+
+    async def run() -> None:
+        slots = GroupSlots(0, 2, 100, next_index=4, version=2)
+        for index in range(4, 12):
+            slots.adopt(index)
+        scene = Scene(FakePlayer(), slots)
+        scene.generation.again([7, 4, 5, 6, 9])
+        await scene.run_until(2)
+        assert sorted(group.index for group in scene.pushed) == [4, 5]
+        slots.consume(6, 2)
+        slots.publish(3)
+        await scene.run_until(4)
+        assert sorted(group.index for group in scene.pushed) == [4, 5, 6, 7]
+
+    asyncio.run(run())

@@ -55,6 +55,7 @@ class FakeCluster:
         self.loaded = -1
         self.env = {"env-0": SimpleNamespace(run=call(self._play))}
         self.leaving: set[str] = set()
+        self.inference: dict[str, Any] = {"inference-0": None}
         self.router = SimpleNamespace(
             forget=SimpleNamespace(remote=lambda names: None), live=call(self._nothing), live_many=call(self._no_turns)
         )
