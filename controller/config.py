@@ -17,6 +17,7 @@ from typing import Any
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
+from controller.autoscaling import AutoscaleSettings
 from controller.collapse.settings import CollapseSettings
 from controller.knobs import knobs
 from controller.queue_address import hidden_password
@@ -125,6 +126,7 @@ class RunConfig(Section):
     queue: QueueSettings = QueueSettings()
     metrics: MetricsSettings = MetricsSettings()
     collapse: CollapseSettings = CollapseSettings()
+    autoscale: AutoscaleSettings = AutoscaleSettings()
 
     @property
     def most_groups_per_step(self) -> int:

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from controller.control import ask
 from controller.run_folder import RunFolder, is_running
+from controller.run_size import ScaleError
 from controller.scale_desk import size_of
-from controller.scaling import DRAIN_S, ScaleError
+from controller.scaling import DRAIN_S
 
 
 def scale(run: Path, arguments: Sequence[str]) -> str:

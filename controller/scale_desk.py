@@ -17,7 +17,8 @@ from controller.adjustments import Adjustment, note_adjustment
 from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.control import Control, Request
-from controller.scaling import ScaleError, Scaling, Size
+from controller.run_size import ScaleError, Size
+from controller.scaling import Scaling
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,12 @@ class ScaleDesk:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
+    def ask(self, size: Size) -> None:
+        """The run's own wish (`controller.autoscaling`): served as a person's, answered in the log."""
+        task = asyncio.create_task(self._serve_wish(size), name="autoscaling")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     async def close(self) -> None:
         """What is under way is given up; it is answered so."""
         for task in self._tasks:
@@ -73,6 +80,13 @@ class ScaleDesk:
             self._control.answer(request.id, text, refused=True)
         else:
             self._control.answer(request.id, text)
+
+    async def _serve_wish(self, size: Size) -> None:
+        try:
+            await self._done({"envs": size.envs, "inference": size.inference})
+        except Exception as error:  # as for a person: the run goes on as it is
+            logger.warning("autoscaling: %s", cause_of(error))
+            self._note(f"autoscaling: {cause_of(error)}")
 
     async def _done(self, content: dict[str, Any]) -> str:
         size = size_of(content)

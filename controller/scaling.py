@@ -14,7 +14,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -23,6 +22,7 @@ from controller.causes import cause_of
 from controller.cluster import Cluster
 from controller.deadline import bounded
 from controller.player import Player
+from controller.run_size import ScaleError, Size
 
 logger = logging.getLogger(__name__)
 
@@ -32,24 +32,6 @@ LOOK_EVERY_S = 0.2
 ASK_TIMEOUT_S = 10.0
 SPARE_MEMORY = 0.9
 """New actors may take so much of the machine's free memory."""
-
-
-class ScaleError(ValueError):
-    """What cannot be; the message names the value and the remedy. Nothing was changed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Size:
-    """How many of each; None: as many as there are."""
-
-    envs: int | None = None
-    inference: int | None = None
-    learners: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, value in (("envs", self.envs), ("inference", self.inference), ("learners", self.learners)):
-            if value is not None and value < 1:
-                raise ScaleError(f"{name} = {value}: at least 1 is needed for the run to go on")
 
 
 class Scaling:

@@ -37,6 +37,7 @@ from typing import Any
 
 from controller.adjustments import Adjustment, NextLife, note_adjustment
 from controller.audit import AuditLog
+from controller.autoscaling import Autoscaler
 from controller.busy import BusyMeter
 from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster
@@ -118,6 +119,7 @@ class TrainingRun:
             config, folder.path, Scaling(self.cluster, self.player, view.part), lambda: self.done,
             self._change_learners, view.note,
         )  # fmt: skip
+        self.autoscaler = Autoscaler(config.autoscale, config.rollout.groups_per_step)
         self.next_life: NextLife | None = None
         """What is due when the step under way is done."""
         self.inbox: Inbox
@@ -261,6 +263,8 @@ class TrainingRun:
             if self.endpoint:
                 self.endpoint.observe(step)
             self.view.step(self.done, values)
+            if (size := self.autoscaler.observe(values)) is not None:
+                self.desk.ask(size)
             care = await self.health.care()
             if care.roll_back:
                 await self._roll_back(care)

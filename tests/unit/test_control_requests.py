@@ -14,9 +14,9 @@ from controller import control as module
 from controller.adjustments import adjustments_of
 from controller.config import RunConfig
 from controller.control import Control, ControlError, ask
+from controller.run_size import ScaleError, Size
 from controller.scale_command import scale
 from controller.scale_desk import ScaleDesk, check_learners
-from controller.scaling import ScaleError, Size
 
 
 def answered_by(run: Path, answer: str, refused: bool) -> threading.Thread:

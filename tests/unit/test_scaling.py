@@ -11,7 +11,8 @@ import pytest
 
 from controller import scaling as module
 from controller.router_keeper import RouterKeeper
-from controller.scaling import ScaleError, Scaling, Size, check_memory
+from controller.run_size import ScaleError, Size
+from controller.scaling import Scaling, check_memory
 from tests.unit.fake_actors import Handle
 from tests.unit.test_cluster_replacement import NAME, OfflineCluster
 
