@@ -20,13 +20,12 @@ from pathlib import Path
 from actors.rollout import TrajectorySpec
 from controller.calibration import cut_curve, epsilon_for, eta_for, gammas_of, resampled_share, thoughts_of
 from controller.calibration_plot import draw_calibration
-from controller.cluster import Cluster
 from controller.config import ConfigError, RunConfig
 from controller.part_settings import sampling_specs
+from controller.play_session import play_session
 from controller.player import Player
 from controller.policy_folder import check_policy, find_policy
 from controller.rollout_metrics import rollout_metrics
-from controller.stop_signal import StopSignal
 from controller.task_order import TaskOrder
 from controller.uncut_thoughts import uncut_lengths
 from envs.environment import require_ready
@@ -89,17 +88,7 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
     check_policy(policy, config)
     order = TaskOrder(load_panel(config.env.name, config.env.train_panel).tasks, config.seed)
 
-    async def play() -> Calibration:
-        cluster = Cluster(config, policy, run_folder=None, with_learner=False)
-        with StopSignal(say) as stop:
-            try:
-                await stop.unless(cluster.start())
-                return await stop.unless(cluster.guarded(_calibrate(cluster)))
-            finally:
-                await cluster.stop()
-
-    async def _calibrate(cluster: Cluster) -> Calibration:
-        player = Player(cluster)
+    async def calibrate(player: Player) -> Calibration:
         say(f"{policy}: 3 rounds of {num_tasks} tasks of {config.env.train_panel}")
         tti = config.tti
         turns = _turns(await _play(player, order, 0, num_tasks, NO_THRESHOLDS))
@@ -113,7 +102,9 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
         say(f"round 2: {len(between)} turns -> eta {eta:.4g}")
         fresh = await _play(player, order, 2, num_tasks, Thresholds(epsilon=epsilon, eta=eta))
         measured = rollout_metrics(_as_groups(fresh), 0)
-        pairs = await _uncut(cluster, fresh)
+        # All are asked for at once: the last one waits for the others.
+        sampling, patience_s = sampling_specs(config)["train"], config.rollout.trajectory_timeout_s
+        pairs = await uncut_lengths(player.server, fresh, sampling, patience_s)
         saved = sum(whole - sampled for sampled, whole in pairs)
         sampled = sum(turn.accepted.num_think_tokens for turn in _turns(fresh))
         found = Calibration(
@@ -137,17 +128,9 @@ def run_calibration(model: str, config: RunConfig, targets: Targets, num_tasks: 
         (to / "calibration.json").write_text(json.dumps(asdict(found), indent=1) + "\n")
         return found
 
-    found = asyncio.run(play())
+    found = play_session(config, policy, calibrate, say)
     say("\n".join([*found.lines(), f"plot and numbers: {to}/calibration.png, {to}/calibration.json"]))
     return 0
-
-
-async def _uncut(cluster: Cluster, trajectories: Sequence[Trajectory]) -> list[tuple[int, int]]:
-    config = cluster.config
-    server = next(iter(cluster.inference.values()))
-    sampling = sampling_specs(config)["train"]
-    # All are asked for at once: the last one waits for the others.
-    return await uncut_lengths(server, trajectories, sampling, config.rollout.trajectory_timeout_s)
 
 
 async def _play(

@@ -1,6 +1,6 @@
 """A cluster without a learner for as long as something is played: started, watched, ended however that ends.
 
-Owns: `play_session`. Called by evaluation and the cold start. Must not know: what is played.
+Owns: `play_session`. Called by evaluation, calibration and the cold start. Must not know: what is played.
 """
 
 from __future__ import annotations

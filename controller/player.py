@@ -45,6 +45,11 @@ class Player:
         self.replayed_turns = 0
 
     @property
+    def server(self) -> Any:
+        """One of the inference servers, for what is asked of it directly."""
+        return next(iter(self._cluster.inference.values()))
+
+    @property
     def live(self) -> int:
         """Trajectories under way."""
         return sum(self._in_flight.values())
