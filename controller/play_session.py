@@ -36,6 +36,7 @@ def play_session(
         with StopSignal(say) as stop:
             try:
                 await stop.unless(cluster.start())
+                stop.listen()
                 return await stop.unless(cluster.guarded(work(Player(cluster))))
             finally:
                 await cluster.stop()

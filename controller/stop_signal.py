@@ -32,23 +32,27 @@ class StopSignal:
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._asked = asyncio.Event()
+        self._task: asyncio.Task[object] | None = None
 
     def __enter__(self) -> StopSignal:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-
-        def on_signal() -> None:
-            if not self._asked.is_set():
-                self._asked.set()
-                self._say("stopping: the step under way is finished and saved; once more to stop at once")
-                return
-            for number in SIGNALS:
-                loop.remove_signal_handler(number)
-            if task is not None:
-                task.cancel("stopped twice")
-
-        for number in SIGNALS:
-            loop.add_signal_handler(number, on_signal)
+        self._task = asyncio.current_task()
+        self.listen()
         return self
+
+    def listen(self) -> None:
+        """Once more after Ray has started: it puts a handler of its own before ours, which prints a stack trace."""
+        for number in SIGNALS:
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        if not self._asked.is_set():
+            self._asked.set()
+            self._say("stopping: the step under way is finished and saved; once more to stop at once")
+            return
+        for number in SIGNALS:
+            asyncio.get_running_loop().remove_signal_handler(number)
+        if self._task is not None:
+            self._task.cancel("stopped twice")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

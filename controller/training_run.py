@@ -132,6 +132,7 @@ class TrainingRun:
         with StopSignal(self.view.note) as stop:
             async with contextlib.AsyncExitStack() as ending:
                 await stop.unless(beating(self._start(ending), self._beat))
+                stop.listen()
                 await beating(self._train(stop), self._come_round)
 
     async def _start(self, ending: contextlib.AsyncExitStack) -> None:
