@@ -108,12 +108,13 @@ def test_run_on_policy_survives_its_learner_and_ctrl_c(runs: Path, started: list
     run.resume()
     run.wait_for_step(2)
     family = run.family()
-    run.interrupt()
+    run.process.terminate()  # SIGTERM: as a cluster stops it
     assert run.finish() == 130, run.output()
     assert gone(family), "processes outlived the run that started them"
     assert "t2po train --resume" in run.output()
+    assert "*** SIGTERM" not in run.output(), "Ray's own handler printed a stack trace"
     assert len(run.metrics()) < 4, "it was stopped too late to show anything"
-    assert len(list((run.folder / "checkpoints").glob("step-*"))) == 1, "Ctrl-C saves the steps that are done"
+    assert len(list((run.folder / "checkpoints").glob("step-*"))) == 1, "what stops it saves the steps that are done"
     run.resume()
     assert run.finish() == 0, run.output()
     check_complete(run, steps=4)
