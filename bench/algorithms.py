@@ -1,7 +1,7 @@
 """Algorithms with and without T²PO's interventions, from one policy, over several seeds: one table.
 
-    python -m bench.algorithms --folder FOLDER --model POLICY [--recipe alfworld] [--steps 30] [--seeds 0 1 2]
-        [--algorithms ppo grpo gigpo sampo] [--at-once 1] [--table] [key=value ...]
+    python -m bench.algorithms [key=value ...] --folder FOLDER --model POLICY [--recipe alfworld] [--steps 30]
+        [--seeds 0 1 2] [--algorithms ppo grpo gigpo sampo] [--at-once 1] [--table]
 
 Every cell is a run of `t2po train` with `algorithm`, `seed` and, without T²PO, `tti=off tds=off`; POLICY is the result
 of one `t2po coldstart`. Runs are kept in FOLDER: a run that is done is not run again, one that was cut short goes on.
@@ -24,6 +24,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from controller.metrics import read_metrics
+from learner.presets import ALGORITHMS as KNOWN
 
 ALGORITHMS = ("ppo", "grpo", "gigpo", "sampo")
 WITHOUT = ("tti=off", "tds=off")
@@ -133,7 +134,7 @@ def main() -> int:
     parser.add_argument("--recipe", default="alfworld")
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--algorithms", nargs="+", default=list(ALGORITHMS))
+    parser.add_argument("--algorithms", nargs="+", choices=sorted(KNOWN), default=list(ALGORITHMS))
     parser.add_argument("--at-once", type=int, default=1, help="runs side by side")
     parser.add_argument("--table", action="store_true", help="only print what is done")
     options = parser.parse_intermixed_args()
