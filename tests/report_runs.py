@@ -73,8 +73,8 @@ def _group(index: int, text: str) -> TrajectoryGroup:
     task = make_task(index)
     trajectories = tuple(
         Trajectory(
-            id=f"{group.id}/{sibling}/0", group_id=group.id, task=task, sibling=sibling, attempt=0, turns=turns[sibling],
-            won=sibling == 0, duration_s=1.5, score=float(sibling == 0),
+            id=f"{group.id}/{sibling}/0", group_id=group.id, task=task, sibling=sibling, attempt=0,
+            turns=turns[sibling], won=sibling == 0, duration_s=1.5, score=float(sibling == 0),
         )
         for sibling in range(3)
     )  # fmt: skip

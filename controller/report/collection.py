@@ -13,7 +13,7 @@ from typing import Any
 
 from controller.report.comparison import band, final_numbers, flat, sets_of
 from controller.report.curves import by_kind, columns, describe, seconds
-from controller.report.events import KINDS, events_of
+from controller.report.events import KINDS, events_of, newest
 from controller.report.excerpt import Pieces, StepExcerpt, Strings, excerpt_of, spread
 from controller.report.run_files import RunFiles, read_run
 from controller.report.summary import algorithm_of, method_of, sentences
@@ -71,7 +71,7 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
     known = [one for one in times if one is not None]
     num_done, total = max(steps, default=0), config.get("steps")
     outcomes = {step: _outcomes(path) for step, path in files.trajectories.items()}
-    events = events_of(files.audit, files.events, files.log, files.evaluations, steps, created)
+    events, left_out = newest(events_of(files.audit, files.events, files.log, files.evaluations, steps, created))
     return {
         "name": files.name,
         "recipe": str(files.identity.get("recipe", "")),
@@ -95,7 +95,7 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
         "final": final_numbers(table, files.evaluations, known),
         "versions": {str(key): str(value) for key, value in files.versions.items()},
         "config": {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in config.items()},
-        "notes": list(files.notes),
+        "notes": [*files.notes, *left_out],
     }
 
 

@@ -7,6 +7,7 @@ drawn.
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -30,6 +31,8 @@ HEALTH = ("healthy", "warning", "collapsed")
 RESTARTED = (" is replaced (", "Valkey restarted (", "Ray started it again")
 LONGEST = 400
 """Characters of a text that are kept."""
+MOST = 300
+"""Events of one kind that a page shows: a run that limps for days writes a warning every few seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,20 @@ def events_of(
         found += _logged(log, steps, zone_offset(created, log[0].time))
     order = {kind: place for place, kind in enumerate(KINDS)}
     return sorted(dict.fromkeys(found), key=lambda event: (event.step, order[event.kind]))
+
+
+def newest(events: Sequence[Event]) -> tuple[list[Event], list[str]]:
+    """The last `MOST` events of each kind, in their order, and in words what was left out."""
+    counts = Counter(event.kind for event in events)
+    left = {kind: count - MOST for kind, count in counts.items() if count > MOST}
+    notes = [f"{KINDS[kind]}: the newest {MOST} of {counts[kind]} are shown" for kind in left]
+    kept = []
+    for event in events:
+        if left.get(event.kind, 0) > 0:
+            left[event.kind] -= 1
+        else:
+            kept.append(event)
+    return kept, notes
 
 
 def _audited(audit: Sequence[Mapping[str, Any]]) -> list[Event]:

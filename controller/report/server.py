@@ -75,6 +75,9 @@ class ReportServer:
 
 async def serve(server: ReportServer, port: int, say: Callable[[str], None]) -> None:
     """Serves until Ctrl-C or SIGTERM. Port 0 is a free one. Raises ReportError when the port is taken."""
+    ended = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
     runner = web.AppRunner(server.application(), shutdown_timeout=GRACE_S)
     await runner.setup()
     try:
@@ -87,10 +90,6 @@ async def serve(server: ReportServer, port: int, say: Callable[[str], None]) -> 
                 "uses the port, name another one, or 0 for one that is free"
             ) from error
         say(f"http://{ADDRESS}:{runner.addresses[0][1]}/ (Ctrl-C ends it)")
-        ended = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, ended.set)
         await ended.wait()
     finally:
         await runner.cleanup()
@@ -100,5 +99,8 @@ async def serve(server: ReportServer, port: int, say: Callable[[str], None]) -> 
 async def _own_names_only(request: web.Request, handler: Callable[[web.Request], Any]) -> web.StreamResponse:
     if (request.url.host or "") not in NAMES:
         raise web.HTTPForbidden(text=f"this server answers for {' and '.join(NAMES)} alone\n")
-    response: web.StreamResponse = await handler(request)
+    try:
+        response: web.StreamResponse = await handler(request)
+    except ReportError as error:  # the run's folder was moved or deleted
+        raise web.HTTPServiceUnavailable(text=f"{error}\n") from error
     return response

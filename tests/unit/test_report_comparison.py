@@ -19,7 +19,7 @@ def test_runs_that_differ_in_the_seed_alone_are_one_set(tmp_path: Path) -> None:
     ]
     tree = collect(paths)
     assert [(one["label"], one["members"]) for one in tree["sets"]] == [("a", [0, 2]), ("b", [1])]
-    assert [one["differs"] for one in tree["sets"]] == [{"learner.lr": "1e-06"}, {"learner.lr": "0.5"}]
+    assert [one["differs"] for one in tree["sets"]] == [{"learner.lr": "0.0001"}, {"learner.lr": "0.5"}]
     curve = tree["sets"][0]["band"]
     assert curve["steps"] == [1, 2, 3, 4]
     success = curve["columns"]["success"]

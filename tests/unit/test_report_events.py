@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.report.events import Event, events_of
+from controller.report.events import MOST, Event, events_of, newest
 from controller.report.run_log import LogLine
 
 CREATED = 1_000_000.0
@@ -85,3 +85,11 @@ def test_restarts_are_marked_where_their_count_grows() -> None:
 def test_long_texts_are_cut() -> None:
     (event,) = found(audit=[{"event": "told", "step": 1, "text": "x" * 9999}])
     assert len(event.text) == 400 and event.text.endswith("…")
+
+
+def test_newest_events_of_each_kind_are_kept_in_order() -> None:
+    many = [Event("warning", step, str(step)) for step in range(MOST + 5)]
+    kept, notes = newest([Event("resume", 0, "once"), *many])
+    assert kept == [Event("resume", 0, "once"), *many[5:]]
+    assert notes == [f"Warning: the newest {MOST} of {MOST + 5} are shown"]
+    assert newest(many[:3]) == (many[:3], [])

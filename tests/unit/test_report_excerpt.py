@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def test_steps_are_spread_evenly_and_end_with_the_last(total: int, count: int) -
     chosen = spread(steps, count)
     assert len(chosen) == len(set(chosen)) == min(count, total)
     assert chosen == sorted(chosen) and chosen[-1] == total
-    gaps = [after - before for before, after in zip(chosen, chosen[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(chosen)]
     assert not gaps or max(gaps) - min(gaps) <= 1
 
 

@@ -52,7 +52,7 @@ def test_damaged_lines_and_files_are_left_out_and_named(tmp_path: Path) -> None:
 def test_values_that_are_no_number_are_absent(tmp_path: Path) -> None:
     path = make_run(tmp_path, num_steps=1, evaluated=False)
     (path / "metrics.jsonl").write_text(
-        '{"step": 1, "time": 1e9, "success": NaN, "entropy": Infinity, "grad_norm": "high", "turns": true, "reward": 2}\n'
+        '{"step": 1, "time": 1e9, "success": NaN, "entropy": Infinity, "turns": true, "lr": "0", "reward": 2}\n'
     )
     assert collect([path])["runs"][0]["columns"] == {"reward": [2.0]}
 

@@ -3,6 +3,7 @@
 const chart = {
   all: [], // the curves on the page
   step: null,
+  byPointer: false, // or by keys
 
   // {width, height, steps, lines: [{label, colour, raw, smooth, low, high, thin, runs}], dots, marks, unit, log, name} -> svg
   draw(options) {
@@ -28,7 +29,12 @@ const chart = {
       graphic("text", { class: "tick", x: x(first), y: height - 4, "text-anchor": last === first ? "middle" : "start" }, `step ${first}`),
       last > first && graphic("text", { class: "tick", x: area.right, y: height - 4, "text-anchor": "end" }, String(last)),
     );
-    for (const mark of options.marks || []) if (mark.step >= first && mark.step <= last) svg.append(this.mark(mark, x(mark.step), area));
+    const heads = new Map(); // signs at one step stand beside each other
+    for (const mark of (options.marks || []).filter((one) => one.step >= first && one.step <= last)) {
+      const small = this.isSmall(mark);
+      svg.append(this.mark(mark, x(mark.step), area, small ? 0 : 9 * (heads.get(mark.step) || 0)));
+      if (!small) heads.set(mark.step, (heads.get(mark.step) || 0) + 1);
+    }
     for (const line of options.lines) svg.append(...this.line(line, x, y, area));
     for (const dot of options.dots || []) svg.append(this.dot(dot, x, y));
     const cross = graphic("line", { class: "cross", y1: area.top, y2: area.bottom, visibility: "hidden" });
@@ -97,7 +103,7 @@ const chart = {
   },
 
   dot(dot, x, y) {
-    const at = x(dot.step);
+    const at = x(dot.step) + (dot.aside || 0);
     return graphic(
       "g", { class: `dot c${dot.colour}` },
       graphic("title", {}, dot.title),
@@ -106,10 +112,15 @@ const chart = {
     );
   },
 
+  // On the axis; the others go through the whole curve.
+  isSmall(mark) {
+    return mark.kind === "checkpoint" || mark.kind === "evaluation";
+  },
+
   // Each kind has a shape of its own: colour is not all that tells them apart.
-  mark(mark, at, area) {
-    const small = mark.kind === "checkpoint" || mark.kind === "evaluation";
+  mark(mark, foot, area, aside = 0) {
     const top = area.top - 7;
+    const at = foot + aside;
     const shapes = {
       checkpoint: `M${at - 3} ${area.bottom + 1}h6v4h-6z`,
       evaluation: `M${at} ${area.bottom}l4 4l-4 4l-4 -4z`,
@@ -123,7 +134,7 @@ const chart = {
     return graphic(
       "g", { class: `mark ${mark.kind}` },
       graphic("title", {}, `step ${mark.step}: ${mark.text}`),
-      !small && graphic("line", { x1: at, x2: at, y1: area.top, y2: area.bottom }),
+      !this.isSmall(mark) && !aside && graphic("line", { x1: foot, x2: foot, y1: area.top, y2: area.bottom }),
       graphic("path", { d: shapes[mark.kind] || shapes.action }),
     );
   },
@@ -149,6 +160,7 @@ const chart = {
       const box = svg.getBoundingClientRect();
       const at = ((event.clientX - box.left) / box.width) * entry.options.width;
       const nearest = known.reduce((best, step) => (Math.abs(x(step) - at) < Math.abs(x(best) - at) ? step : best), known[0]);
+      this.byPointer = true;
       this.point(nearest);
       tip.show(this.told(entry, nearest), event.clientX, event.clientY);
     });
@@ -161,6 +173,7 @@ const chart = {
       event.preventDefault();
       const here = this.step === null ? (keys[event.key] > 0 ? -1 : known.length) : known.indexOf(this.step);
       const next = known[Math.max(0, Math.min(known.length - 1, here + keys[event.key]))];
+      this.byPointer = false;
       this.point(next);
       const box = svg.getBoundingClientRect();
       tip.show(this.told(entry, next), box.left + (x(next) / entry.options.width) * box.width, box.top + box.height / 3);
@@ -216,3 +229,6 @@ const tip = {
     byId("tip").hidden = true;
   },
 };
+
+// What is under the pointer has changed; keys still mean the same curve.
+addEventListener("scroll", () => chart.byPointer && chart.leave(), { passive: true });

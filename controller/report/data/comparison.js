@@ -14,9 +14,9 @@ function drawComparison(data) {
   return put(
     section,
     element("h2", {}, "Comparison"),
-    element("p", { class: "dim" }, common ? "These runs differ in the seed alone." : `${counted(data.sets.length, "set")} of runs; the runs of a set differ in the seed alone.`, " Numbers: mean ± standard deviation over a set's runs, of the last 10 steps unless the name says otherwise; the single values in the tooltip."),
+    element("p", { class: "dim" }, common ? "These runs differ in the seed alone." : data.sets.length === data.runs.length ? "Each of these runs has settings of its own." : `${counted(data.sets.length, "set")} of runs; the runs of a set differ in the seed alone.`, data.sets.length === data.runs.length ? " Numbers are means of the last 10 steps unless the name says otherwise." : " Numbers: mean ± standard deviation over a set's runs, of the last 10 steps unless the name says otherwise; the single values are in the tooltip."),
     element("div", { class: "scroll" }, numbersTable(data)),
-    keys.length > 0 && foldable("differs", [element("h3", {}, "What differs"), element("span", { class: "dim" }, ` ${counted(keys.length, "setting")}`)], { open: keys.length <= 12, class: "group" }, element("div", { class: "scroll" }, differenceTable(data, keys))),
+    keys.length > 0 && foldable("differs", [element("h3", {}, "What differs"), element("span", { class: "dim" }, ` ${counted(keys.length, "setting")}`)], { id: "differs", open: keys.length <= 12, class: "group" }, element("div", { class: "scroll" }, differenceTable(data, keys))),
   );
 }
 

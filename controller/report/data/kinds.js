@@ -14,7 +14,7 @@ function drawKinds(data) {
 
 function kindCard(data, name) {
   const lines = data.sets.map((set, index) => kindLine(data, set, index, name)).filter((line) => line !== null);
-  const dots = data.sets.flatMap((set, index) => set.members.flatMap((member) => kindDots(data.runs[member], index, name)));
+  const dots = data.sets.flatMap((set, index) => set.members.flatMap((member) => kindDots(data.runs[member], index, name, data.sets.length)));
   const played = data.runs.reduce((sum, run) => sum + (run.kinds.table[name]?.played || []).reduce((a, b) => a + b, 0), 0);
   if (!lines.length && !dots.length) return null;
   return element(
@@ -58,12 +58,13 @@ function bridged(values, width) {
   return found;
 }
 
-function kindDots(run, index, name) {
+// Dots of several sets at one step stand beside each other.
+function kindDots(run, index, name, count) {
   return run.evaluations.filter((row) => row.by_kind && row.by_kind[name] && row.by_kind[name][1] > 0 && typeof row.version === "number").map((row) => {
     const [won, played] = row.by_kind[name];
     const [low, high] = wilson(won, played);
     const value = won / played;
-    return { step: row.version, value, low, high, colour: index % COLOURS, title: `${run.name}, ${row.label} on ${row.panel}: ${percent(value)} [${percent(low)}, ${percent(high)}] (${won}/${played})` };
+    return { step: row.version, aside: 5 * (index - (count - 1) / 2), value, low, high, colour: index % COLOURS, title: `${run.name}, ${row.label} on ${row.panel}: ${percent(value)} [${percent(low)}, ${percent(high)}] (${won}/${played})` };
   });
 }
 
