@@ -7,10 +7,11 @@ ROOMS := actors controller envs learner
 export PYTHON VLLM TORCH TORCH_INDEX EXTRAS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint check clean
+.PHONY: help setup train test lint check clean monitoring-up monitoring-down monitoring-status \
+  cluster-up cluster-status cluster-check cluster-scale cluster-submit cluster-down
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables: RECIPE=alfworld ARGS="seed=1 steps=20" VLLM=cpu|cuda TORCH_INDEX=URL EXTRAS=textworld|dense PYTHON=python3.11'
 
 setup:  ## build .venv (cached; runs by itself before the others)
@@ -33,6 +34,27 @@ lint: setup  ## ruff, mypy, import contracts
 	@$(BIN) mypy
 	@PYTHONPATH=. .venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@echo "import contracts: kept"
+
+monitoring-up: setup  ## watch a run with what is installed of Prometheus and Grafana: make monitoring-up RUN=runs/NAME
+	@$(BIN) controller.cli monitoring up $(RUN) $(ARGS)
+
+monitoring-down monitoring-status: setup  ## end what monitoring-up started; or say what runs: RUN=runs/NAME
+	@$(BIN) controller.cli monitoring $(@:monitoring-%=%) $(RUN) $(ARGS)
+
+CLUSTER = $(BIN) controller.cli cluster $(@:cluster-%=%) $(if $(PROVIDER),--provider $(PROVIDER))
+SIZES = $(if $(ENVS),envs=$(ENVS)) $(if $(INFERENCE),inference=$(INFERENCE)) $(if $(LEARNERS),learners=$(LEARNERS))
+
+cluster-up: setup  ## a cluster for runs, here: make cluster-up ENVS=2 INFERENCE=2 LEARNERS=1 [PROVIDER=local|kuberay|ray|slurm]
+	@$(CLUSTER) $(SIZES) $(ARGS)
+
+cluster-scale cluster-check: setup  ## more or fewer of each, also while a run trains; or what would be in the way
+	@$(CLUSTER) $(SIZES) $(ARGS)
+
+cluster-submit: setup  ## train in the cluster: make cluster-submit RECIPE=alfworld ARGS="seed=1"
+	@$(CLUSTER) $(RECIPE) $(ARGS)
+
+cluster-status cluster-down: setup  ## nodes, actors, the run, what is dead and why; or end all of it
+	@$(CLUSTER) $(ARGS)
 
 clean:  ## remove caches and builds (.venv and runs stay)
 	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

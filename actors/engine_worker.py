@@ -12,6 +12,7 @@ from typing import Any
 from vllm.platforms import current_platform
 
 import actors.weight_transfer  # registers the weight transfer engine in the worker process
+from actors.parent_watch import end_with_parent
 from actors.tti_plugin import TTI
 from actors.tti_processor import TTIProcessorV1
 from actors.tti_processor_v2 import TTIProcessorV2
@@ -19,6 +20,8 @@ from envs.weight_checksum import Checksums
 
 if not current_platform.is_cpu():
     import actors.weight_channel  # noqa: F401  registers that of GPUs
+
+end_with_parent()  # vLLM imports this module in the processes that it starts, and nobody else does
 
 
 class EngineWorker:

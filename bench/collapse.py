@@ -187,7 +187,11 @@ def main() -> int:
         labels = read_labels(options.labels or path / "runs.json")
         for name, steps in runs.items():
             entry = labels.get(name, {})
-            rows.append(row_of(name, steps, entry.get("label", "?"), entry.get("use", "")))
+            try:
+                rows.append(row_of(name, steps, entry.get("label", "?"), entry.get("use", "")))
+            except ValueError as error:
+                print(f"left out: {error}", file=sys.stderr)
+                continue
             if options.keep:
                 options.keep.mkdir(parents=True, exist_ok=True)
                 keep(options.keep / f"{name}.jsonl.gz", steps)

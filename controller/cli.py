@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from controller.cli_cluster import add_cluster_commands
 from controller.cli_environments import add_environment_commands
 from controller.cli_monitoring import add_monitoring_commands
 
@@ -156,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     calibrate.set_defaults(run=_calibrate)
     add_environment_commands(commands)
     add_monitoring_commands(commands)
+    add_cluster_commands(commands)
     return parser
 
 

@@ -35,7 +35,8 @@ def add_monitoring_commands(commands: Any) -> None:
 
 
 def _up(options: argparse.Namespace) -> int:
-    from controller.monitoring.stack import Options, up
+    from controller.monitoring.lineup import Options
+    from controller.monitoring.stack import up
     from controller.monitoring.watched_runs import MonitoringError, check_together, watched_run
     from controller.policy_folder import find_run
 

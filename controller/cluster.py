@@ -24,11 +24,11 @@ from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
 from controller.heartbeat import beside
+from controller.joined_session import session_for
 from controller.learner_ranks import LearnerRanks
 from controller.metric_targets import write_targets
 from controller.part_actors import PartActors
 from controller.part_settings import inference_settings
-from controller.ray_session import RaySession
 from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
 from controller.supervision import PING_TIMEOUT_S, Supervision
@@ -73,7 +73,7 @@ class Cluster:
         self._run_folder = run_folder
         self._noting = asyncio.Lock()
         model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
-        self._session = RaySession(run_folder, object_store_bytes=OBJECT_STORE_BYTES + 3 * model_bytes)
+        self._session = session_for(config.cluster.address, run_folder, OBJECT_STORE_BYTES + 3 * model_bytes)
         self._weights: tuple[int, Any] | None = None
         self._route: Route = "object_store"
         self._channel: WeightChannel
@@ -91,6 +91,7 @@ class Cluster:
         self._say("ray", "starting")
         await asyncio.to_thread(self._session.start)
         self._say("ray", "up")
+        await asyncio.to_thread(self.actors.check_places, self._with_learner)
 
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self.actors.inference() for name in names}

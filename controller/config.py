@@ -18,6 +18,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
 from controller.autoscaling import AutoscaleSettings
+from controller.cluster_settings import ClusterSettings
 from controller.collapse.settings import CollapseSettings
 from controller.knobs import knobs
 from controller.queue_address import hidden_password
@@ -126,6 +127,7 @@ class RunConfig(Section):
     queue: QueueSettings = QueueSettings()
     metrics: MetricsSettings = MetricsSettings()
     collapse: CollapseSettings = CollapseSettings()
+    cluster: ClusterSettings = ClusterSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
 
     @property

@@ -24,6 +24,7 @@ from pathlib import Path
 import psutil
 
 from controller.causes import cause_of
+from controller.cluster_access import read_environment_again
 from controller.reaper import Reaper, end_processes, end_recorded
 
 logger = logging.getLogger(__name__)
@@ -66,7 +67,6 @@ class RaySession:
 
     def _start(self) -> None:
         import ray
-        from ray._raylet import AuthenticationTokenLoader, Config
 
         self._folder = Path(tempfile.mkdtemp(prefix="t2po-ray-"))
         self._reaper = Reaper((self._run_folder or self._folder) / PROCESS_FILE, self._folder)
@@ -74,9 +74,7 @@ class RaySession:
         token.touch(mode=0o600)
         token.write_text(secrets.token_hex(32), encoding="ascii")
         os.environ.update(_environment(token))
-        # Ray read both at its import, which may have been long ago (and another session's).
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        read_environment_again()  # of its import, which may have been another session's
         before = set(psutil.Process().children())
         try:
             ray.init(
@@ -119,16 +117,7 @@ class RaySession:
     def metrics_addresses(self) -> list[str]:
         """Where the nodes' agents serve Ray's own metrics, "host:port"; none before the start and while Ray does not
         say. They answer to anyone who reaches the port, without the token."""
-        if self._folder is None:
-            return []
-        import ray
-
-        try:
-            nodes = ray.nodes()
-        except Exception as error:  # metrics end nothing: that Ray is gone is found by those who need it
-            logger.info("Ray does not say where its metrics are: %s", cause_of(error))
-            return []
-        return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes if node["Alive"]]
+        return [] if self._folder is None else metrics_addresses()
 
     def end_children_of(self, pid: int) -> None:
         """Ends what an actor that is dead by now had started: an engine does not notice, and keeps its memory."""
@@ -169,6 +158,18 @@ class RaySession:
             if log.stat().st_size > EMPTY_LOG_BYTES and not log.parent.parent.is_symlink():
                 kept.mkdir(exist_ok=True)
                 shutil.copy(log, kept / f"{log.stem.rsplit('-', 1)[1]}{log.suffix}")
+
+
+def metrics_addresses() -> list[str]:
+    """Where the nodes of the Ray that this process is in serve Ray's own metrics; none while it does not say."""
+    import ray
+
+    try:
+        nodes = ray.nodes()
+    except Exception as error:  # metrics end nothing: that Ray is gone is found by those who need it
+        logger.info("Ray does not say where its metrics are: %s", cause_of(error))
+        return []
+    return [f"{node['NodeManagerAddress']}:{node['MetricsExportPort']}" for node in nodes if node["Alive"]]
 
 
 def _descendants(pid: int, parents: Mapping[int, int]) -> list[int]:

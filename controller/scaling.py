@@ -50,7 +50,7 @@ class Scaling:
             cluster = self._cluster
             more_envs = (size.envs or len(cluster.env)) - len(cluster.env)
             more_inference = (size.inference or len(cluster.inference)) - len(cluster.inference)
-            await asyncio.to_thread(check_memory, max(more_envs, 0), max(more_inference, 0), cluster.status)
+            await asyncio.to_thread(self._check_room, max(more_envs, 0), max(more_inference, 0))
             done = [
                 *await self._change(more_envs, cluster.env, "env", self._join_env, self._leave_env),
                 *await self._change(
@@ -58,6 +58,13 @@ class Scaling:
                 ),
             ]
             return ", ".join(done) or "nothing to do"
+
+    def _check_room(self, num_envs: int, num_inference: int) -> None:
+        """ScaleError or PlacementError when so many more find no place."""
+        if self._cluster.config.cluster.address:  # its machines are Ray's to count
+            self._cluster.actors.check_more({"env": num_envs, "inference": num_inference})
+        else:
+            check_memory(num_envs, num_inference, self._cluster.status)
 
     async def _change(
         self, more: int, members: dict[str, Any], kind: str, join: Callable[..., Any], leave: Callable[..., Any]

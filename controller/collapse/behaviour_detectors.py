@@ -16,8 +16,8 @@ from controller.collapse.settings import CollapseSettings
 NOW_STEPS = 3
 """The present is the median of three steps: one odd step is none."""
 
-EARLY_STEPS = 10
-"""The first level of a signal is the median of its first ten steps."""
+EARLY_STEPS = 5
+"""The first level of a signal is the median of its first five steps: a fast collapse must not become its own past."""
 
 CLEAR = 4.0
 """A change below four times the spread of single steps is one that healthy runs make too."""
@@ -28,12 +28,12 @@ SMALLEST_SPREAD = 0.1
 
 def entropy_collapse(series: Series, settings: CollapseSettings, reached: Outcome) -> Finding:
     """Entropy at a small share of its first level. Learning takes entropy away as well: where success is above its
-    first level, or the task solved, only a fall to half of the recent level with success being lost counts. It is a
+    first level, or the task solved, only a fall to a third within some steps, with success being lost, counts. It is a
     collapse when success is being lost."""
     entropy = column(series, "entropy")
     level, first = now(entropy, NOW_STEPS), median(measured(entropy)[:EARLY_STEPS])
-    usual, lost = median(before(entropy, NOW_STEPS, settings.window)), losing(reached, settings)
-    small, sudden = level <= settings.entropy_low * first, level <= usual / 2
+    recent, lost = median(before(entropy, NOW_STEPS, EARLY_STEPS)), losing(reached, settings)
+    small, sudden = level <= settings.entropy_low * first, level <= recent / 3
     if not first > 0 or (not (lost and sudden) and (not small or reached.learned or reached.now >= SOLVED)):
         return Finding("entropy_collapse")
     cause = f"entropy fell from {first:.3g} to {level:.3g} ({level / first:.0%} of its level over the first steps)"

@@ -18,8 +18,8 @@ from controller.collapse.settings import CollapseSettings
 MEAN_STEPS = 5
 """Steps of the moving mean of success: with 16 to 64 trajectories a step, one step's rate is off by 0.06 to 0.12."""
 
-NOISE_MULTIPLE = 3.0
-"""A difference of means below three times their standard error is noise."""
+SURE, LIKELY = 3.0, 1.5
+"""Standard errors: a loss of success that counts by itself, and one that counts beside another sign."""
 
 CLUSTER_FACTOR = 2.0
 """Siblings of one task end alike: a step's rate is off by about twice what as many single tasks would be off by."""
@@ -45,16 +45,13 @@ class Outcome:
     error: float
 
     @property
-    def drop(self) -> float:
-        """Share of the best success that is lost; 0 when that cannot be told from noise."""
-        if not self.best - self.now > NOISE_MULTIPLE * self.error:
-            return 0.0
-        return 1.0 - self.now / self.best
-
-    @property
     def learned(self) -> bool:
         """Whether success is above its first level by more than noise."""
-        return self.now - self.first > NOISE_MULTIPLE * self.error
+        return self.now - self.first > SURE * self.error
+
+    def drop(self, multiple: float) -> float:
+        """Share of the best success that is lost; 0 for a loss below so many standard errors."""
+        return 1.0 - self.now / self.best if self.best - self.now > multiple * self.error else 0.0
 
 
 def outcome_of(series: Series, settings: CollapseSettings) -> Outcome:
@@ -74,12 +71,12 @@ def outcome_of(series: Series, settings: CollapseSettings) -> Outcome:
 
 def losing(reached: Outcome, settings: CollapseSettings) -> bool:
     """Whether half of what makes a warning of `success_drop` is lost: a strange signal does harm then."""
-    return reached.drop >= settings.success_drop / 2
+    return reached.drop(LIKELY) >= settings.success_drop / 2
 
 
 def success_drop(series: Series, settings: CollapseSettings, reached: Outcome) -> Finding:
     """Success against its best: a warning at `success_drop`, a collapse at twice that (0.6: more than half)."""
-    level = _level(reached.drop, settings.success_drop, 2 * settings.success_drop)
+    level = _level(reached.drop(SURE), settings.success_drop, 2 * settings.success_drop)
     cause = f"success fell from {reached.best:.0%} at its best to {reached.now:.0%} (means of {MEAN_STEPS} steps)"
     return Finding("success_drop", level, cause if level else "")
 
@@ -88,7 +85,7 @@ def dead_groups(series: Series, settings: CollapseSettings, reached: Outcome) ->
     """Groups whose trajectories all end alike teach nothing. 90% of them is a warning, and a collapse when next to
     nothing succeeds or success is being lost: then it cannot learn its way out. A solved task is neither."""
     dead = now(column(series, "groups_without_signal"), MEAN_STEPS)
-    if not dead >= 0.9 or reached.now >= SOLVED:
+    if not dead >= 0.9 or not reached.now < SOLVED:
         return Finding("dead_groups")
     lost = reached.now < 0.02 or losing(reached, settings)
     cause = f"{dead:.0%} of the groups teach nothing, at a success of {reached.now:.0%}"

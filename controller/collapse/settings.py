@@ -40,7 +40,7 @@ class CollapseSettings(Section):
     eta_max: float = Field(0.5, gt=0, description="Highest eta that raise_eta goes to.")
     kl_coef_step: float = Field(0.01, gt=0, description="What raise_kl adds to loss.kl_coef each time.")
     kl_coef_max: float = Field(0.1, gt=0, description="Highest kl_coef that raise_kl goes to.")
-    warmup_steps: int = Field(4, ge=1, description="First steps of a run, in which nothing is judged yet.")
+    warmup_steps: int = Field(2, ge=0, description="First steps of a run, in which nothing is judged yet.")
     window: int = Field(20, ge=5, le=1000, description="Steps before the present ones that these are compared with.")
     steps_to_enter: int = Field(2, ge=1, le=100, description="Steps in a row that a detector must see a level.")
     steps_to_leave: int = Field(5, ge=1, le=1000, description="Steps in a row after which a lower level is believed.")
@@ -54,7 +54,7 @@ class CollapseSettings(Section):
         1.5, gt=1, description="Multiple of its recent level above which entropy explodes: a warning."
     )
     kl_limit: float = Field(
-        0.03, gt=0, description="KL of one update, nats a token, that is too large when it lasts (approx_kl)."
+        0.015, gt=0, description="KL of one update, nats a token, that is too large when it lasts (approx_kl)."
     )
     grad_factor: float = Field(
         5.0, gt=1, description="Multiple of its recent level at which a gradient norm is a spike."

@@ -20,8 +20,12 @@ NOW_STEPS = 3
 
 EARLY_STEPS = 10
 
-KL_GROWTH = 10.0
-"""Multiple of the recent KL that is a warning well before `kl_limit`: from a third of it on."""
+KL_GROWTH, KL_GROWTH_FROM = 10.0, 2 / 3
+"""Multiple of the recent KL that is a warning before `kl_limit`, and the share of that from which on it counts."""
+
+LOSING_KL, LOST_KL = 6.0, 10.0
+"""Multiples of `kl_limit` that are a collapse while success is being lost, and in any case. At ten times, 0.15, a
+reply of 20 tokens is 3 nats off, so one update made it 20 times as likely. Recorded healthy runs stay below 0.05."""
 
 LOW_ESS, LOST_ESS = 0.5, 0.2
 """Effective sample size, as a share: half of the samples worth nothing is a warning, four fifths a collapse when
@@ -29,19 +33,19 @@ success is being lost. Recorded healthy runs stay above 0.95."""
 
 
 def kl_spike(series: Series, settings: CollapseSettings, reached: Outcome) -> Finding:
-    """KL of the update in nats a token, `approx_kl`. `kl_limit` is the upper of the targets that PPO was published with
-    (0.003, 0.01, 0.03; arXiv 1707.06347): a scale that every run shares, as too high a learning rate leaves no healthy
-    level to compare with. A collapse at three times that when success is being lost, at ten times in any case."""
+    """KL of the update in nats a token, `approx_kl`. `kl_limit` is 1.5 times the middle one of the targets that PPO
+    was published with (0.003, 0.01, 0.03; arXiv 1707.06347), where implementations of PPO end a step early: a scale
+    that every run shares, as too high a learning rate leaves no healthy level to compare with. A collapse at six times
+    that when success is being lost, at ten times in any case."""
     values = column(series, "approx_kl")
     level, usual = now(values, NOW_STEPS), median(before(values, NOW_STEPS, settings.window))
     found = Level.HEALTHY
-    if level >= settings.kl_limit or (level >= settings.kl_limit / 3 and level >= KL_GROWTH * usual):
+    if level >= settings.kl_limit or (level >= KL_GROWTH_FROM * settings.kl_limit and level >= KL_GROWTH * usual):
         found = Level.WARNING
-    if level >= settings.kl_limit * (3 if losing(reached, settings) else 10):
+    if level >= settings.kl_limit * (LOSING_KL if losing(reached, settings) else LOST_KL):
         found = Level.COLLAPSED
-    return Finding(
-        "kl_spike", found, f"KL of an update is {level:.2g} nats a token, {usual:.2g} before" if found else ""
-    )
+    earlier = f", {usual:.2g} before" if math.isfinite(usual) else ""
+    return Finding("kl_spike", found, f"KL of an update is {level:.2g} nats a token{earlier}" if found else "")
 
 
 def gradient_spike(series: Series, settings: CollapseSettings, reached: Outcome) -> Finding:
@@ -84,7 +88,7 @@ def off_policy(series: Series, settings: CollapseSettings, reached: Outcome) -> 
         found = Level.COLLAPSED if share <= LOST_ESS and lost else Level.WARNING
         causes.append(f"the importance weights leave {share:.0%} of the samples")
     if math.isfinite(kl) and kl >= settings.kl_limit:
-        worst = kl >= settings.kl_limit * (3 if lost else 10)
+        worst = kl >= settings.kl_limit * (LOSING_KL if lost else LOST_KL)
         found = max(found, Level.COLLAPSED if worst else Level.WARNING)
         causes.append(f"KL of what sampled to what is trained is {kl:.2g} nats a token")
     return Finding("off_policy", found, "; ".join(causes))

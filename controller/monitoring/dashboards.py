@@ -104,6 +104,7 @@ def _bare(panel: Panel) -> Drawn:
         colour = choice.BigValueColorMode.VALUE if panel.words else choice.BigValueColorMode.NONE
         return stat.Panel().reduce_options(last).color_mode(colour).graph_mode(choice.BigValueGraphMode.NONE)
     if panel.kind == "state":
-        return statetimeline.Panel().show_value(choice.VisibilityMode.NEVER).legend(legend)
+        line = statetimeline.Panel().show_value(choice.VisibilityMode.NEVER)
+        return line.line_width(0).fill_opacity(70).legend(legend)
     tooltip = options.VizTooltipOptions().mode(choice.TooltipDisplayMode.MULTI)
     return timeseries.Panel().legend(legend).tooltip(tooltip).line_width(1).fill_opacity(0)

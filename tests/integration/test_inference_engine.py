@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +19,12 @@ from actors import weight_transfer
 from actors.inference import InferenceError, InferenceServer, SamplingSpec
 from actors.settings import InferenceSettings, TTISettings
 from actors.tti_request import RequestRefused
+from controller.valkey_process import free_port
 from envs.records import Candidate, SignalRange
 from envs.weight_checksum import difference
 from learner.weight_sender import weight_checksums
 from tests.integration import random_policy
+from tests.monitoring_pages import RECORDED, sample_names
 from tests.unit import uncertainty_oracle as oracle
 
 pytestmark = pytest.mark.timeout(900)
@@ -48,7 +52,9 @@ class Engine:
             max_num_seqs=32,
             kv_cache_gib=0.25,
             start_timeout_s=800.0,  # minutes, on a machine that does other things too
+            metrics_port=free_port(),
         )
+        self.metrics_port = settings.metrics_port
         self.run(self.server.start(path, settings, QUIET, seed=0))
 
     def run(self, coroutine: Any) -> Any:
@@ -141,6 +147,20 @@ def test_weights_that_change_on_their_way_into_the_engine_show(engine: Engine, m
     )
     monkeypatch.undo()
     engine.run(engine.server.update_weights(live + 2, weights))
+
+
+def test_the_engine_s_own_metrics_are_served(engine: Engine) -> None:
+    """Everything that the dashboards ask of an engine is there, and counts what it has answered."""
+    engine.replies(4)
+    # as Prometheus 2.42 asks: to this the server would answer with other names, were it free to choose the format
+    accept = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+    request = urllib.request.Request(f"http://127.0.0.1:{engine.metrics_port}/metrics", headers={"Accept": accept})
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        page = answer.read().decode()
+    served = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line and not line.startswith("#")}
+    assert sample_names(RECORDED / "exporters" / "vllm.prom") <= served
+    finished = [float(line.split()[-1]) for line in page.splitlines() if line.startswith("vllm:request_success_total{")]
+    assert sum(finished) >= 4
 
 
 def test_update_with_requests_in_flight(engine: Engine) -> None:

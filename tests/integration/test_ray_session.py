@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -11,8 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from controller.monitoring.programs import get
 from controller.reaper import Reaper, end_recorded
 from tests.integration.run_process import ROOT, gone
+from tests.monitoring_pages import RECORDED, sample_names
 
 SESSION = """
 import json, sys, time
@@ -30,7 +33,8 @@ part = Part.remote()
 child = ray.get(part.spawn.remote(), timeout=120)
 time.sleep(3)
 folder = str(session._folder)
-print(json.dumps({"child": child, "folder": folder, "mode": os.environ["RAY_AUTH_MODE"]}), flush=True)
+print(json.dumps({"child": child, "folder": folder, "mode": os.environ["RAY_AUTH_MODE"],
+                  "metrics": session.metrics_addresses()}), flush=True)
 sys.stdin.readline()
 session.stop()
 print("stopped", flush=True)
@@ -47,6 +51,18 @@ def begin(folder: Path) -> tuple[subprocess.Popen[str], dict[str, object]]:
     return process, json.loads(process.stdout.readline())
 
 
+def what_ray_says(session: dict[str, object]) -> set[str]:
+    """Names of the metrics of the session's node; its agent counts every ten seconds or so."""
+    (address,) = session["metrics"]  # type: ignore[misc]
+    wanted, deadline = sample_names(RECORDED / "exporters" / "ray.prom"), time.monotonic() + 90
+    found: set[str] = set()
+    while not wanted <= found and time.monotonic() < deadline:
+        time.sleep(0.5)
+        page = (get(int(address.split(":")[1]), "/metrics", timeout_s=5.0) or b"").decode()
+        found = {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line and not line.startswith("#")}
+    return found
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_ray_session_two_side_by_side_end_without_a_trace(tmp_path: Path) -> None:
@@ -55,6 +71,7 @@ def test_ray_session_two_side_by_side_end_without_a_trace(tmp_path: Path) -> Non
     try:
         assert one["folder"] != two["folder"]
         assert one["mode"] == "token"
+        assert what_ray_says(one) >= sample_names(RECORDED / "exporters" / "ray.prom")
         assert (Path(str(one["folder"])) / "token").stat().st_mode & 0o077 == 0
         family = psutil.Process(first.pid).children(recursive=True)
         others = psutil.Process(second.pid).children(recursive=True)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from controller.collapse.baseline import before, moving_mean, now, spread
 from controller.collapse.detection import FUNCTIONS, INPUTS, detect
 from controller.collapse.finding import DETECTORS, Finding, Level
-from controller.collapse.outcome_detectors import outcome_of, stalled
+from controller.collapse.outcome_detectors import SURE, outcome_of, stalled
 from controller.collapse.settings import CollapseSettings
 
 SETTINGS = CollapseSettings()
@@ -216,8 +216,8 @@ def test_spread_of_normal_values_is_their_standard_deviation() -> None:
 def test_noise_of_few_trajectories_is_no_loss() -> None:
     few = {"success": np.concatenate([np.full(20, 0.12), np.full(10, 0.06)]), "trajectories": np.full(30, 16.0)}
     many = few | {"trajectories": np.full(30, 4096.0)}
-    assert outcome_of(few, SETTINGS).drop == 0
-    assert outcome_of(many, SETTINGS).drop == pytest.approx(0.5)
+    assert outcome_of(few, SETTINGS).drop(SURE) == 0
+    assert outcome_of(many, SETTINGS).drop(SURE) == pytest.approx(0.5)
 
 
 def test_a_wait_is_judged_by_the_usual_time_of_a_step() -> None:

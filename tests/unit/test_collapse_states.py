@@ -81,7 +81,7 @@ def course(num_steps: int, ill_from: int = 10**6) -> list[tuple[int, dict[str, f
             (
                 step,
                 {
-                    "success": 0.3 if ill else 0.6,
+                    "success": 0.5 if ill else 0.6,
                     "trajectories": 64.0,
                     "approx_kl": 0.05 if ill else 0.002,
                     "invalid": 0.5 if ill else 0.08,

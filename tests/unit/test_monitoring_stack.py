@@ -11,9 +11,10 @@ import pytest
 
 from controller.cli import main
 from controller.config import load_config
-from controller.monitoring import programs, stack
+from controller.monitoring import lineup, programs
 from controller.monitoring.configuration import prometheus_file
-from controller.monitoring.stack import Options, down, running, up
+from controller.monitoring.lineup import Options
+from controller.monitoring.stack import down, running, up
 from controller.monitoring.watched_runs import MonitoringError, WatchedRun, check_together, watched_run
 from controller.process_identity import ProcessId
 from controller.run_folder import RunFolder
@@ -59,7 +60,7 @@ def test_a_password_stands_in_no_command_line_and_no_file(tmp_path: Path) -> Non
     (folder / "queue" / "valkey.conf").write_text("requirepass secret-1\n")
     run = watched_run(folder)
     assert run.queue is not None
-    program = stack._exporter("/bin/true", run.name, run.queue, 9500)
+    program = lineup.exporter("/bin/true", run.name, run.queue, 9500)
     assert "secret-1" not in " ".join(program.command)
     assert program.environment["REDIS_PASSWORD"] == "secret-1"
     assert "secret-1" not in prometheus_file([run], {run.name: 9500}, 0, 0, [], 5.0)
@@ -145,23 +146,23 @@ def test_a_record_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> Non
 
 
 def test_ports_follow_one_another_or_are_free() -> None:
-    fixed = stack._Ports(9465)
+    fixed = lineup.Ports(9465)
     assert [fixed.take() for _ in range(3)] == [9465, 9466, 9467]
-    free = stack._Ports(0)
+    free = lineup.Ports(0)
     assert len({free.take() for _ in range(5)}) == 5
     with pytest.raises(MonitoringError, match="too high"):
-        last = stack._Ports(65535)
+        last = lineup.Ports(65535)
         last.take()
         last.take()
 
 
 def test_nothing_listens_beyond_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every program is told to listen on loopback, Alertmanager's port for others is closed."""
-    monkeypatch.setattr(stack, "find_binary", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(lineup, "find_binary", lambda name: f"/usr/bin/{name}")
     folder = run_folder(tmp_path)
     (folder / "queue" / "server.json").write_text('{"port": 4711}')
     (folder / "queue" / "valkey.conf").write_text("requirepass x\n")
-    found = list(stack._programs([watched_run(folder)], tmp_path, Options(port=9465), lambda line: None))
+    found = list(lineup.line_up([watched_run(folder)], tmp_path, Options(port=9465), lambda line: None))
     assert [one.name for one in found] == ["prometheus", "alertmanager", "grafana", "node-exporter", "redis-exporter-a"]
     assert [one.port for one in found] == [9465, 9466, 9467, 9468, 9469]
     for one in found:

@@ -1,4 +1,4 @@
-"""Where a run says that its numbers are: the facts at its endpoint, the file of its parts' endpoints, engines' ports."""
+"""Where a run says that its numbers are: its endpoint with its facts, the file of the others, the engines' ports."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "metrics.md"
 
 def values(ill: bool) -> dict[str, float]:
     return {
-        "success": 0.3 if ill else 0.6,
+        "success": 0.5 if ill else 0.6,
         "trajectories": 64.0,
         "approx_kl": 0.05 if ill else 0.002,
         "invalid": 0.5 if ill else 0.08,
