@@ -133,6 +133,7 @@ class Scaling:
     async def _end(self, name: str, actor: Any) -> None:
         await self._cluster.end(name, actor)
         self._cluster.status.pop(name, None)
+        await self._cluster.note_targets()
         self._say(name, "left")
 
 

@@ -55,6 +55,7 @@ from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
 from controller.run_care import Care, RunCare
 from controller.run_evaluations import RunEvaluations
+from controller.run_facts import run_facts
 from controller.run_folder import CONFIG, RunFolder
 from controller.scale_desk import ScaleDesk
 from controller.scaling import Scaling
@@ -141,7 +142,7 @@ class TrainingRun:
         began = time.monotonic()
         config, size = self.config, self.config.rollout.groups_per_step
         await self.state.find()  # before anything is started: it may say that the run cannot go on
-        self.endpoint = open_endpoint(config.metrics.port)
+        self.endpoint = open_endpoint(config.metrics.port, run_facts(self.folder))
         if self.endpoint:
             ending.callback(self.endpoint.close)
         server = None if config.queue.url else ValkeyServer(self.folder.queue, log=self.folder.path / "valkey.log")
@@ -174,6 +175,8 @@ class TrainingRun:
         self.metrics = MetricsLog(self.folder.metrics, self.done if self.resumed else None)
         ending.callback(self.metrics.close)
         earlier = [(step.step, step.values) for step in read_metrics(self.folder.metrics)]
+        if self.endpoint and self.done:
+            self.endpoint.resume(self.done, earlier[-1][1] if earlier else None)
         self.health = RunCare(config, self.base, self.folder.path, earlier, self.view.note)
         ending.callback(self.health.close)
         ending.push_async_callback(self.desk.close)

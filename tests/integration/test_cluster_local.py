@@ -15,7 +15,7 @@ import pytest
 
 from controller.audit import judge_file
 from controller.detached_process import session_of
-from controller.local_cluster.state import FOLDER_VARIABLE, Raylet, read_state
+from controller.local_cluster.state import FOLDER_VARIABLE, STATE, Raylet, read_state
 from controller.process_identity import ProcessId
 from tests.integration.quick_policy import make_quick_policy
 from tests.integration.run_process import RECIPE, ROOT
@@ -79,8 +79,11 @@ class LocalCluster:
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     one = LocalCluster(tmp_path / "cluster")
     yield one
-    if read_state(one.folder) is not None:
+    if (one.folder / STATE).exists():
         one.call("down")
+    for process in one.seen:  # of a `down` that failed, too
+        if process.alive():
+            os.kill(process.pid, signal.SIGKILL)
 
 
 def both(option: str, words: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ from controller.run_folder import RunFolder
 from controller.valkey import ValkeyServer
 from tests.monitoring_pages import REDIS_NAMES, STEPS, GrowingPages
 
-pytest.importorskip("grafana_foundation_sdk", reason="needs the package grafana-foundation-sdk (EXTRAS=dev)")
+pytest.importorskip("grafana_foundation_sdk", reason="needs the package grafana-foundation-sdk (make setup)")
 from controller.monitoring.dashboards import DASHBOARDS
 
 pytestmark = [

@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from controller.preflight import check_redis
-from controller.queue_address import PASSWORD, queue_key
+from controller.queue_address import PASSWORD, USER, queue_key
 from controller.valkey import ValkeyServer
 
 
@@ -36,6 +36,13 @@ def test_server_that_needs_a_password_says_where_to_put_it(server: ValkeyServer)
     (wrong,) = check_redis(place(server), "", {PASSWORD: "another"})
     assert "refuses us" in wrong
     assert "another" not in wrong
+
+
+def test_user_with_the_acl_of_the_docs_is_accepted(server: ValkeyServer) -> None:
+    rules = ("on", ">secret", "~t2po:*", "+@all", "-@dangerous")
+    with redis.Redis.from_url(server.url) as client:
+        client.execute_command("ACL", "SETUSER", "t2po", *rules)
+    assert list(check_redis(place(server), "", {USER: "t2po", PASSWORD: "secret"})) == []
 
 
 def test_server_of_somebody_else_is_refused(server: ValkeyServer) -> None:

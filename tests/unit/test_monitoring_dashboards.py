@@ -15,7 +15,7 @@ from controller.metrics_endpoint import ALWAYS, FROM_FACTS, exported_name
 from controller.monitoring.panels import Dashboard, curves, metric
 from tests.monitoring_pages import PAGES, REDIS_NAMES, sample_names
 
-pytest.importorskip("grafana_foundation_sdk", reason="needs the package grafana-foundation-sdk (EXTRAS=dev)")
+pytest.importorskip("grafana_foundation_sdk", reason="needs the package grafana-foundation-sdk (make setup)")
 
 from controller.monitoring.dashboards import DASHBOARDS, as_json
 from controller.monitoring.write_dashboards import FOLDER, file_of

@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LISTS = sorted((ROOT / "deploy" / "requirements").glob("*.txt"))
-PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.]+")
+PIN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*==([0-9]+!)?[A-Za-z0-9.]+")
 NOT_NEEDED = {"torchaudio", "torchvision", "torchcodec"}
 DATA_ALONE = {"mendeleev"}
 """Packages that are here for a file in their wheels: none of their code is run."""
