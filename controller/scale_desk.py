@@ -120,7 +120,8 @@ def check_learners(count: int, config: RunConfig) -> None:
     """On a CPU each rank needs cores of its own. GPUs are Ray's to count: the next life says which are missing."""
     cores = os.cpu_count() or 1
     on_gpus = config.learner.device == "gpu" or (config.learner.device == "auto" and _has_gpus())
-    if not on_gpus and count * config.learner.num_threads > cores:
+    is_here = config.cluster.address in ("", "local")
+    if is_here and not on_gpus and count * config.learner.num_threads > cores:
         raise ScaleError(
             f"learners = {count}: with learner.num_threads = {config.learner.num_threads} they need "
             f"{count * config.learner.num_threads} cores and the machine has {cores}: ask for fewer"

@@ -61,9 +61,10 @@ class Scaling:
 
     def _check_room(self, num_envs: int, num_inference: int) -> None:
         """ScaleError or PlacementError when so many more find no place."""
-        if self._cluster.config.cluster.address:  # its machines are Ray's to count
+        address = self._cluster.config.cluster.address
+        if address:
             self._cluster.actors.check_more({"env": num_envs, "inference": num_inference})
-        else:
+        if address in ("", "local"):  # elsewhere the processes are other machines'
             check_memory(num_envs, num_inference, self._cluster.status)
 
     async def _change(
