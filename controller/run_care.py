@@ -8,6 +8,7 @@ Saving, pausing and another life are the loop's business: `care` says which of t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +24,11 @@ from controller.collapse.settings import Action
 from controller.config import RunConfig
 from controller.durable_files import JsonLines, read_json_lines
 
+logger = logging.getLogger(__name__)
+
 EVENTS = "events.jsonl"
+STALLED = "stalled"
+"""The detector that looks at the time since the last step."""
 MARGIN = 3
 """So many steps before the last one in which all was well a rollback goes: an illness begins before it shows."""
 
@@ -60,6 +65,7 @@ class RunCare:
         self._observatory = Observatory(config.collapse, earlier)
         self._notifier = Notifier(config.collapse, run.name)
         self._events = JsonLines(run / EVENTS)
+        self._stalled = Level.HEALTHY
         self._history = [
             Taken(int(row["step"]), row["action"], Level(row["level"]), int(row["since"]))
             for row in read_json_lines(run / EVENTS)
@@ -83,6 +89,19 @@ class RunCare:
         done = Counter(taken.action for taken in self._history)
         counts = {f"actions_{action}": float(count) for action, count in done.items()}
         return {**health.metrics(), **counts, "webhook_failures": float(self._notifier.failures)}
+
+    def while_waiting(self, waited_s: float) -> None:
+        """While the next step is awaited, `waited_s` after the last one: a run that stands still is told of at once,
+        and again when it counts as collapsed."""
+        if not self._config.collapse.enabled:
+            return
+        health = self._observatory.waiting(waited_s)
+        level = dict(health.detectors).get(STALLED, Level.HEALTHY)
+        if level > self._stalled:
+            self._note(f"after step {health.step}: {health.causes[0]}")
+            logger.warning("after step %d: %s", health.step, health.causes[0])
+            self.write("health", health.step, level=int(level), text=health.causes[0])
+        self._stalled = level
 
     async def care(self) -> Care:
         """What is due for the present health. Every action is in `events.jsonl` before it is done."""

@@ -121,6 +121,8 @@ class TrainingRun:
             self._change_learners, view.note,
         )  # fmt: skip
         self.autoscaler = Autoscaler(config.autoscale, config.rollout.groups_per_step)
+        self.waiting_since: float | None = None
+        """When the last step ended; None while no step is meant to be done."""
         self.next_life: NextLife | None = None
         """What is due when the step under way is done."""
         self.inbox: Inbox
@@ -252,7 +254,9 @@ class TrainingRun:
     async def _steps(self, update: Update, stop: StopSignal) -> None:
         config = self.config
         while self.done < config.steps:
+            self.waiting_since = time.monotonic()
             outcome = await update.run_step(self.done)
+            self.waiting_since = None
             values = outcome.values
             self.done += 1
             self.generation.wake()
@@ -316,6 +320,8 @@ class TrainingRun:
         """Every second. A stop is not looked for here: it waits until the step under way is done."""
         self._beat()
         self.desk.look()
+        if self.waiting_since is not None:
+            self.health.while_waiting(time.monotonic() - self.waiting_since)
         count, groups = self.player.live, self.generation.num_under_way
         self._say("rollouts", f"{count} trajectories under way, {groups} groups")
         for name, status in sorted(self.cluster.status.items()):

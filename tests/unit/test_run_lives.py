@@ -15,6 +15,8 @@ from controller import train
 from controller.adjustments import adjustments_of
 from controller.audit import judge_file
 from controller.checkpoint import CheckpointStore
+from controller.collapse.finding import Level
+from controller.collapse.observatory import Health, Observatory
 from controller.config import RunConfig
 from controller.run_care import MARGIN
 from controller.run_folder import RunFolder
@@ -162,3 +164,19 @@ def test_lives_other_number_of_learner_ranks_from_the_step_under_way(lives: Live
     assert lives.events("resumed")[-1]["step"] == 2
     assert lives.resume() == 0
     assert lives.configs[-1].learner.num_ranks == 2, "a later life has it too"
+
+
+def test_lives_run_that_stands_still_is_told_of_while_it_does(lives: Lives, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+
+    def ill(self: Observatory, waited_s: float) -> Health:
+        asked.append(waited_s)
+        level = Level.WARNING if self.health.step == 6 else Level.HEALTHY
+        return replace(self.health, level=level, causes=("no step for long",), detectors=(("stalled", level),))
+
+    monkeypatch.setattr(Observatory, "waiting", ill)
+    lives.prepare = lambda run: setattr(cluster_of(run), "train_s", 0.05)
+    assert lives.train(steps=8) == 0
+    assert asked and all(0 <= waited < 30 for waited in asked)
+    told = [row for row in lives.lines("events.jsonl") if row["text"] == "no step for long"]
+    assert [(row["event"], row["step"], row["level"]) for row in told] == [("health", 6, 1)], "once, not every second"
