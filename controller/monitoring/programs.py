@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from controller.detached_process import last_line
 from controller.monitoring.watched_runs import MonitoringError
 from controller.process_identity import ProcessId
 
@@ -126,12 +127,3 @@ def get(port: int, path: str, timeout_s: float) -> bytes | None:
             return bytes(answer.read())
     except (OSError, urllib.error.HTTPError, ValueError):
         return None
-
-
-def last_line(log: Path) -> str:
-    """Why a program ended stands in the last line of what it printed."""
-    try:
-        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    except OSError as error:
-        return f"no log ({error.strerror})"
-    return lines[-1][-300:] if lines else "nothing in its log"
