@@ -1,7 +1,7 @@
 """A process that outlives the command that starts it, in a session of its own, and everything that it starts.
 
-Owns: starting it, finding the members of its session, ending them all. Called by `controller.local_cluster`. Must not
-know: what it does.
+Owns: starting it, finding the members of its session, ending them all. Called by `controller.local_cluster` and
+`controller.monitoring.programs`. Must not know: what it does.
 
 A session keeps together what a process tree loses: when a parent is killed its children get another parent, but stay in
 the session. While one member lives, the kernel gives the session's number to no other process.
@@ -36,7 +36,8 @@ def start(command: Sequence[str], log: Path, environment: Mapping[str, str], fol
         pid = os.posix_spawn(words[0], words, dict(environment), file_actions=files, setsid=True)
     except OSError as error:
         raise DetachedError(
-            f"{words[0]}: does not start ({error.strerror or error}); is {log.parent} writable?"
+            f"{words[0]}: does not start ({error.strerror or error}); is it a program for this machine, and is "
+            f"{log.parent} writable?"
         ) from error
     identity = ProcessId.of(pid)
     if identity is None:

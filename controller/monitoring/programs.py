@@ -21,7 +21,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from controller.detached_process import last_line
+from controller.detached_process import DetachedError, last_line
+from controller.detached_process import start as start_detached
 from controller.monitoring.watched_runs import MonitoringError
 from controller.process_identity import ProcessId
 
@@ -79,20 +80,10 @@ def check_port_free(name: str, port: int) -> None:
 
 def start(program: Program, log: Path) -> ProcessId:
     """Starts it in a session of its own, with what it prints in `log`. Returns at once. Raises MonitoringError."""
-    output = (os.POSIX_SPAWN_OPEN, 1, str(log), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    files = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0), output, (os.POSIX_SPAWN_DUP2, 1, 2)]
-    environment = {**os.environ, **program.environment}
     try:
-        pid = os.posix_spawn(program.command[0], list(program.command), environment, file_actions=files, setsid=True)
-    except OSError as error:
-        raise MonitoringError(
-            f"{program.command[0]}: does not start ({error.strerror or error}); is it a program for this machine, and "
-            f"is {log.parent} writable?"
-        ) from error
-    identity = ProcessId.of(pid)
-    if identity is None:
-        raise MonitoringError(f"{program.name} ended at once: {last_line(log)} (all of it: {log})")
-    return identity
+        return start_detached(program.command, log, {**os.environ, **program.environment})
+    except DetachedError as error:
+        raise MonitoringError(str(error)) from error
 
 
 def wait_ready(program: Program, process: ProcessId, log: Path, timeout_s: float) -> None:
