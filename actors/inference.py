@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from actors.busy_spans import BusySpans, Span
 from actors.candidate import SamplingSpec
 from actors.engine import (
     GRACE_S,
+    STOP_TIMEOUT_S,
     EngineError,
     InferenceError,
     check_model_folder,
@@ -31,6 +33,7 @@ from actors.engine import (
 from actors.engine_metrics import EngineMetrics
 from actors.engine_replies import EngineReplies
 from actors.settings import InferenceSettings, TTISettings
+from actors.silence import Silence
 from actors.weight_update import UpdateReport, WeightOffer, join_channel, offer_broadcast, offer_file, take_weights
 from envs.records import Candidate, SignalRange
 
@@ -40,12 +43,15 @@ if TYPE_CHECKING:
 
 __all__ = ["InferenceError", "InferenceServer", "SamplingSpec", "UpdateReport"]
 
+logger = logging.getLogger(__name__)
+
 
 class InferenceServer:
     """An engine of its own. States: new, starting, ready, updating, failed, stopped; only ready serves."""
 
     def __init__(self) -> None:
         self._state, self._since, self._reason = "new", time.time(), ""
+        self._silence = Silence()
         self._busy = BusySpans()
         self._engine: AsyncLLM | None = None
         self._replies: EngineReplies | None = None
@@ -103,6 +109,10 @@ class InferenceServer:
     async def status(self) -> dict[str, Any]:
         if self._state == "ready" and self._engine is not None and self._engine.errored:
             await self._fail("the engine died while nothing was asked of it")
+        if self._state == "ready" and (silent_s := self._silence.seconds) > self._settings.request_timeout_s:
+            await self._fail(
+                f"the engine answered nothing for {silent_s:.0f} s, {len(self._tasks)} requests wait for it"
+            )
         return {
             "state": self._state,
             "since": self._since,
@@ -117,6 +127,7 @@ class InferenceServer:
 
     def _enter(self, state: str, reason: str = "") -> None:
         self._state, self._since, self._reason = state, time.time(), reason
+        self._silence.broken()
         self._note_busy()
 
     def _note_busy(self) -> None:
@@ -145,7 +156,10 @@ class InferenceServer:
         if engine is not None:
             if engine.output_handler is not None:
                 engine.output_handler.cancel()  # else it reports the engine's end as an error
-            await asyncio.to_thread(engine.shutdown, GRACE_S)
+            try:
+                await asyncio.wait_for(asyncio.to_thread(engine.shutdown, GRACE_S), STOP_TIMEOUT_S)
+            except TimeoutError:  # its processes are killed below, what is in ours goes with the actor
+                logger.warning("the engine has not ended within %g s", STOP_TIMEOUT_S)
             del engine
             gc.collect()  # the engine is in reference cycles; freed at the interpreter's end it complains
         await asyncio.to_thread(end_processes, self._children)
@@ -168,6 +182,7 @@ class InferenceServer:
         tti = self._tti if epsilon is None else self._tti.model_copy(update={"epsilon": epsilon})
         task = asyncio.create_task(self._reply(request_id, prompt_ids, seed, signal_range, sampling, tti))
         self._tasks.add(task)
+        self._silence.asked()
         task.add_done_callback(self._forget)
         self._note_busy()
         timeout = self._settings.request_timeout_s
@@ -185,6 +200,7 @@ class InferenceServer:
 
     def _forget(self, task: asyncio.Task[Candidate]) -> None:
         self._tasks.discard(task)
+        self._silence.left(answered=not task.cancelled() and task.exception() is None)
         self._note_busy()
 
     async def _reply(

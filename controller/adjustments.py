@@ -32,6 +32,13 @@ class NextLife(Exception):
         self.cause = cause
         self.back_to = back_to
 
+    def joined_by(self, other: NextLife | None) -> NextLife:
+        """One life for both: where they change the same knob `other` has it, and it says where to go back to."""
+        if other is None:
+            return self
+        back_to = self.back_to if other.back_to is None else other.back_to
+        return NextLife({**self.changes, **other.changes}, f"{self.cause}; {other.cause}", back_to)
+
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:

@@ -6,7 +6,7 @@ trained.
 
 Who restarts whom: an environment actor and an inference actor are replaced here (found by `watch`, or at once when
 a caller reports a death); the router is restarted by Ray and told again which servers there are; a dead
-learner ends the run, because its state can only come from a checkpoint.
+learner ends this life of the run, because its state can only come from a checkpoint: the next life begins with that.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from controller.config import RunConfig
 from controller.deadline import DeadlineError, bounded
 from controller.heartbeat import beside
 from controller.joined_session import session_for
-from controller.learner_ranks import LearnerRanks
+from controller.learner_ranks import LearnerLost, LearnerRanks, is_lost
 from controller.metric_targets import write_targets
 from controller.part_actors import PartActors
 from controller.part_settings import inference_settings
 from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
-from controller.supervision import PING_TIMEOUT_S, Supervision
+from controller.supervision import Supervision
 from controller.weight_route import Route, WeightChannel, check_arrival, choose_route
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ class Cluster:
         self.router: Any = None
         self.learner: LearnerRanks
         self.status: dict[str, dict[str, Any]] = {}
-        self._with_learner = with_learner
+        self.trains = with_learner
         self._run_folder = run_folder
         self._noting = asyncio.Lock()
         model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
@@ -78,7 +78,7 @@ class Cluster:
         self._route: Route = "object_store"
         self._channel: WeightChannel
         self._num_published = 0
-        self.replacements = Replacements()
+        self.replacements = Replacements(config.supervision)
         self.keeper: RouterKeeper
 
     @property
@@ -89,33 +89,35 @@ class Cluster:
     async def start(self) -> None:
         """Brings every part up at the same time. Raises with the part's name when one of them fails."""
         self._say("ray", "starting")
-        await asyncio.to_thread(self._session.start)
+        await bounded(asyncio.to_thread(self._session.start), self._start_timeout_s, "ray: starting")
         self._say("ray", "up")
-        await asyncio.to_thread(self.actors.check_places, self._with_learner)
+        await asyncio.to_thread(self.actors.check_places, self.trains)
 
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self.actors.inference() for name in names}
         self.router = self.actors.router()
         self.keeper = RouterKeeper(
-            self.router, self.inference, self.actors.sampling(), self.replacements, self._start_timeout_s
-        )
+            self.router, self.inference, self.actors.sampling(), self.replacements, self._start_timeout_s,
+            self.config.supervision.ping_timeout_s,
+        )  # fmt: skip
         self.env = {f"env-{index}": self.actors.env(self.router) for index in range(self.config.rollout.num_env_actors)}
         starts = [self.start_inference(name, actor) for name, actor in self.inference.items()]
         starts += [self.start_env(name, actor) for name, actor in self.env.items()]
         starts.append(self._up("router", self.keeper.introduce(), self._start_timeout_s))
-        if self._with_learner:
+        if self.trains:
             starts.append(self._start_learner())
         async with asyncio.TaskGroup() as group:
             for start in starts:
                 group.create_task(start)
-        if self._with_learner:
+        if self.trains:
             await self._choose_route()
 
     async def _choose_route(self) -> None:
         """How weights will travel; known only now that every part says which GPU it has."""
         calls = {name: actor.status.remote() for name, actor in self.inference.items()}
         engines = {
-            name: (await bounded(call, PING_TIMEOUT_S, f"{name}: status"))["gpu"] for name, call in calls.items()
+            name: (await bounded(call, self.config.supervision.ping_timeout_s, f"{name}: status"))["gpu"]
+            for name, call in calls.items()
         }
         learner = await self.ask_learner(self.learner.gpu.remote(), "saying which GPU it has")
         self._route = choose_route(self.config.inference.weight_transfer, learner, engines)
@@ -130,14 +132,14 @@ class Cluster:
     async def start_inference(self, name: str, actor: Any) -> None:
         """Returns when its engine is up, with the weights of the start policy."""
         config = self.config
-        settings = inference_settings(config, name, trains=self._with_learner)
+        settings = inference_settings(config, name, trains=self.trains)
         call = actor.start.remote(str(self.policy), settings, config.tti, config.seed)
-        await self._up(name, call, self._start_timeout_s)
+        await self._up(name, call, self._start_timeout_s, "starting engine")
         await self.note_targets(name)
 
     async def note_targets(self, *more: str) -> None:
         """Writes down where the engines that there are, and those in `more`, and Ray serve metrics of their own."""
-        if self._run_folder is None or not self._with_learner:
+        if self._run_folder is None or not self.trains:
             return
         async with self._noting:  # engines come up side by side
             names = sorted({*self.inference, *more})
@@ -155,11 +157,12 @@ class Cluster:
 
     async def _start_learner(self) -> None:
         self.learner = self.actors.learner()
-        await self._up("learner", self.learner.start(self._start_timeout_s), 2 * self._start_timeout_s)
+        starting = self.learner.start(self._start_timeout_s)
+        await self._up("learner", starting, 2 * self._start_timeout_s, "starting: its ranks meet and load the model")
 
-    async def _up(self, name: str, call: Awaitable[Any], timeout_s: float) -> None:
+    async def _up(self, name: str, call: Awaitable[Any], timeout_s: float, doing: str = "starting") -> None:
         started = time.monotonic()
-        self._say(name, "starting")
+        self._say(name, doing)
         try:
             await bounded(call, timeout_s, f"{name}: starting")
         except DeadlineError:
@@ -170,12 +173,14 @@ class Cluster:
         self._say(name, "up")
 
     async def ask_learner(self, call: Awaitable[Result], what: str) -> Result:
-        """The learner's answer to `call`. Its death or failure ends the run: only a checkpoint has its state."""
+        """The learner's answer to `call`. Its failure ends the run, its death (LearnerLost) this life of it: only a
+        checkpoint has its state."""
         try:
             return await bounded(call, self.config.learner.step_timeout_s, f"learner: {what}")
         except Exception as error:  # the boundary that stops
             self.learner.end()  # a rank that waits for another would not end by itself
-            raise PartLost(f"learner failed while {what}: {cause_of(error)}") from error
+            lost = LearnerLost if isinstance(error, DeadlineError) or is_lost(error) else PartLost
+            raise lost(f"learner failed while {what}: {cause_of(error)}") from error
 
     async def learner_weights(self, version: int) -> Any:
         """A reference to the learner's weights. The learner has made them when this returns: later it may die."""
@@ -190,7 +195,7 @@ class Cluster:
         often (`inference.verify_every`) what arrived is compared with what was sent; WeightMismatch ends the run.
         """
         every = self.config.inference.verify_every
-        verify = self._with_learner and bool(every) and self._num_published % every == 0
+        verify = self.trains and bool(every) and self._num_published % every == 0
         self._num_published += 1
         if self._route == "nccl":
             for name in self.inference:
@@ -215,7 +220,7 @@ class Cluster:
             if actor is None:  # it left (controller.scaling)
                 return None
             try:
-                status = await bounded(actor.status.remote(), PING_TIMEOUT_S, f"{name}: status")
+                status = await bounded(actor.status.remote(), self.config.supervision.ping_timeout_s, f"{name}: status")
                 if status["version"] == version:
                     return None
                 call = actor.update_weights.remote(version, weights, verify)
@@ -248,14 +253,15 @@ class Cluster:
     async def end(self, name: str, actor: Any) -> None:
         """Kills an actor and what it had started."""
         self.actors.kill(actor)
-        if name in self.status:
-            await asyncio.to_thread(self._session.end_children_of, self.status[name]["pid"])
+        if status := self.status.pop(name, None):  # of the dead one; what starts now has none yet
+            await asyncio.to_thread(self._session.end_children_of, status["pid"])
 
     async def revive_env(self, name: str, dead: Any, cause: str) -> None:
         """Replaces an environment actor; its trajectories are continued by whoever asked for them."""
 
         async def start() -> None:
             self.actors.kill(self.env[name])
+            self.status.pop(name, None)
             self.env[name] = self.actors.env(self.router)
             await self.start_env(name, self.env[name])
 
@@ -282,6 +288,10 @@ class Cluster:
     async def guarded(self, work: Awaitable[Result]) -> Result:
         """The result of `work`, with every part watched meanwhile; a part that cannot be replaced ends it."""
         return await beside(work, self.watch())
+
+    def ray_problem(self, patience_s: float) -> str:
+        """What is wrong with Ray's own servers for longer than `patience_s`; empty when nothing is."""
+        return self._session.problem(patience_s)
 
     async def watch(self) -> None:
         """Pings every part until cancelled; replaces the dead ones. Runs beside the loop."""

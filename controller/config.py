@@ -2,8 +2,8 @@
 
 The preset of `algorithm` lies lowest, the TOML recipe over it, `key=value` overrides over both.
 
-Owns: the top-level knobs, the checks across sections, loading, and the error that names key, value and
-remedy. Called by the CLI. Must not know: Ray or any component that reads the values.
+Owns: the top-level knobs, loading, and the error that names key, value and remedy. Called by the CLI. Must not know:
+Ray or any component that reads the values, which sections do not go together (`controller.config_conflicts`).
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Any
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from actors.settings import MARK_TOKENS, InferenceSettings, RolloutSettings, TDSSettings, TTISettings
+from actors.settings import InferenceSettings, RolloutSettings, TDSSettings, TTISettings
 from controller.autoscaling import AutoscaleSettings
 from controller.cluster_settings import ClusterSettings
 from controller.collapse.settings import CollapseSettings
+from controller.config_conflicts import conflicts
 from controller.knobs import knobs
 from controller.queue_address import hidden_password
+from controller.supervision_settings import SupervisionSettings
 from controller.threshold_tracking import TrackingSettings
-from envs.environment import find_environment
 from envs.settings import EnvSettings, Section
-from learner.advantages.registry import COMPARES_SIBLINGS
 from learner.presets import ALGORITHMS, preset
 from learner.settings import (
     AdvantageSettings,
@@ -128,6 +128,7 @@ class RunConfig(Section):
     metrics: MetricsSettings = MetricsSettings()
     collapse: CollapseSettings = CollapseSettings()
     cluster: ClusterSettings = ClusterSettings()
+    supervision: SupervisionSettings = SupervisionSettings()
     autoscale: AutoscaleSettings = AutoscaleSettings()
 
     @property
@@ -151,88 +152,7 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_across_sections(self) -> RunConfig:
-        problems = []
-        room = self.inference.response_tokens - MARK_TOKENS
-        if self.tti.acts != "off" and self.tti.think_cap >= room:
-            problems.append(
-                f"tti.think_cap = {self.tti.think_cap}: must be below inference.response_tokens - {MARK_TOKENS} = "
-                f"{room}, or it never acts: the marks around a thought take {MARK_TOKENS} tokens or more"
-            )
-        if self.tti.acts == "paper" and self.tti.window + 1 >= self.tti.think_cap:
-            problems.append(
-                f"tti.window = {self.tti.window}: must be below tti.think_cap - 1 = {self.tti.think_cap - 1}, or no "
-                "thought is long enough for it"
-            )
-        if self.tti.acts == "paper" and self.tti.min_tokens >= self.tti.think_cap:
-            problems.append(
-                f"tti.min_tokens = {self.tti.min_tokens}: must be below tti.think_cap = {self.tti.think_cap}"
-            )
-        tracking = self.calibration
-        for rate, section, acts, name, value in (
-            ("cut_share", "tti", self.tti.acts, "epsilon", self.tti.epsilon),
-            ("resampled_share", "tds", self.tds.acts, "eta", self.tds.eta),
-        ):
-            if not getattr(tracking, rate):
-                continue
-            low, high = getattr(tracking, f"{name}_min"), getattr(tracking, f"{name}_max")
-            if acts != "paper":
-                problems.append(
-                    f"calibration.{rate} = {getattr(tracking, rate)}: moves {section}.{name}, which does nothing at "
-                    f'{section}.variant = "{acts}"; set it to 0, or the variant to "paper"'
-                )
-            elif not low <= value <= high:
-                problems.append(
-                    f"{section}.{name} = {value}: must be from calibration.{name}_min to calibration.{name}_max, "
-                    f"{low} to {high}"
-                )
-        if tracking.cut_share and self.tti.signal == "release":
-            problems.append('calibration.cut_share: needs an epsilon, which tti.signal = "release" does not have')
-        if self.rollout.group_size < 2 and self.advantage.estimator in COMPARES_SIBLINGS:
-            problems.append(
-                f"rollout.group_size = {self.rollout.group_size}: advantage.estimator = "
-                f"{self.advantage.estimator!r} compares siblings and needs at least 2"
-            )
-        if self.rollout.group_size < 2 and self.advantage.keep_groups != "all":
-            problems.append(
-                f"rollout.group_size = {self.rollout.group_size}: advantage.keep_groups = "
-                f'"{self.advantage.keep_groups}" would drop every group; it needs at least 2'
-            )
-        if self.critic.warmup_steps and self.critic.warmup_steps >= self.steps > 0:
-            problems.append(
-                f"critic.warmup_steps = {self.critic.warmup_steps}: must be below steps = {self.steps}, or the policy "
-                "is never trained"
-            )
-        if self.env.train_panel == self.env.eval_panel:
-            problems.append(f"env.eval_panel = {self.env.eval_panel!r}: must differ from env.train_panel")
-        environment = find_environment(self.env.name)
-        for key in ("train_panel", "eval_panel"):
-            panel = getattr(self.env, key)
-            if panel not in environment.panels:
-                known = ", ".join(environment.panels)
-                problems.append(f"env.{key} = {panel!r}: {self.env.name} has no such panel; use one of {known}")
-        search = self.env.search
-        if self.env.name == "search" and search.longest_s >= self.rollout.env_step_timeout_s:
-            problems.append(
-                f"env.search.tries = {search.tries} of env.search.timeout_s = {search.timeout_s:g} with their waits "
-                f"can take {search.longest_s:g} s: must be below rollout.env_step_timeout_s = "
-                f"{self.rollout.env_step_timeout_s:g}, or the environment is given up before the search is"
-            )
-        first, engines = self.inference.metrics_port, self.inference.num_servers
-        if first and first <= self.metrics.port < first + engines:
-            problems.append(
-                f"inference.metrics_port = {first}: the engines' ports are {first} to {first + engines - 1}, and "
-                f"metrics.port = {self.metrics.port} is one of them; choose other ones"
-            )
-        if first + engines - 1 > 65535:
-            problems.append(f"inference.metrics_port = {first}: must be at most 65536 - inference.num_servers")
-        # all slots, and the step whose groups are acknowledged only when it is saved: else producers wait for that
-        needed = self.rollout.groups_per_step * (self.rollout.max_staleness + 1) + self.most_groups_per_step
-        if needed > self.queue.max_groups:
-            problems.append(
-                f"queue.max_groups = {self.queue.max_groups}: must hold rollout.groups_per_step x "
-                f"(rollout.max_staleness + 1 + advantage.refill) = {needed} groups"
-            )
-        if problems:
+        if problems := conflicts(self):
             raise ValueError("\n".join(problems))
         return self
 

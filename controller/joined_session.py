@@ -69,6 +69,10 @@ class JoinedSession:
         self._access = access
         self._job = ray.get_runtime_context().get_job_id()
 
+    def problem(self, patience_s: float) -> str:
+        """Nothing: the cluster's servers are not the run's, and may be on another machine."""
+        return ""
+
     def metrics_addresses(self) -> list[str]:
         """Where the nodes' agents serve Ray's own metrics, "host:port"."""
         return metrics_addresses() if self._access is not None else []

@@ -17,6 +17,7 @@ from typing import Any
 
 from controller.causes import cause_of
 from controller.deadline import bounded
+from controller.replacements import PartLost
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +26,16 @@ GRACE_S = 3.0
 """A rank's death and what it does to the others are reported in any order: so long the others are listened to."""
 
 
+class LearnerLost(PartLost):
+    """The learner died or froze, which says nothing against starting it again from the last checkpoint."""
+
+
 class LearnerRankError(RuntimeError):
-    """A rank failed or died; the message names it and the cause."""
+    """A rank failed or died; the message names it and the cause. `lost`: no failure of its own was behind it."""
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        super().__init__(message)
+        self.lost = lost
 
 
 class _Call:
@@ -114,7 +123,8 @@ class LearnerRanks:
         for other, consequence in failed:
             if other != rank and consequence is not None:
                 logger.info("learner rank %d: %s", other, cause_of(consequence))
-        return LearnerRankError(f"rank {rank} of {len(tasks)}, {method}: {cause_of(error)}")
+        lost = _is_death(error) or _is_lost_partner(error)
+        return LearnerRankError(f"rank {rank} of {len(tasks)}, {method}: {cause_of(error)}", lost=lost)
 
     def end(self) -> None:
         """Kills every rank: a learner that lost one is no learner."""
@@ -133,6 +143,11 @@ class _Weights:
 
     def remote(self) -> Any:
         return self._ranks.references("weights")[0]
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a call of the learner failed because a rank is gone, and not by what it did."""
+    return error.lost if isinstance(error, LearnerRankError) else _is_death(error)
 
 
 def _is_death(error: BaseException | None) -> bool:

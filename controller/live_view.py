@@ -1,15 +1,17 @@
 """The view of a running training in the terminal.
 
-Owns: what is shown and how. Called by the training loop, which feeds it dictionaries. Must not know: where
-the numbers come from. `render` is pure: state and time in, something that rich prints out.
+Owns: what is shown and how, and that it is written down for `t2po status` (`controller.parts_file`). Called by the
+training loop, which feeds it dictionaries. Must not know: where the numbers come from. `render` is pure: state and time
+in, something that rich prints out.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
@@ -18,6 +20,10 @@ from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
+
+from controller.deadline import Wait
+from controller.parts_file import Part, PartsFile
+from controller.stall_cause import NUMBER, StallNotes, cause_of_stall, silent_parts
 
 BARS = "▁▂▃▄▅▆▇█"
 HISTORY = 32
@@ -30,14 +36,6 @@ BUSY = {
 
 
 @dataclass(slots=True)
-class Part:
-    """What one part of the run does, since when (seconds since 1970)."""
-
-    doing: str
-    since: float
-
-
-@dataclass(slots=True)
 class ViewState:
     """Everything the view shows. `values` are the metrics of the last step, by name."""
 
@@ -47,6 +45,20 @@ class ViewState:
     values: dict[str, float] = field(default_factory=dict)
     success_history: list[float] = field(default_factory=list)
     parts: dict[str, Part] = field(default_factory=dict)
+    silent: dict[str, float] = field(default_factory=dict)
+    """Since when (seconds since 1970) a part owes an answer."""
+    stall: str = ""
+    """Why nothing goes on; empty while it does."""
+
+    @property
+    def parts_now(self) -> dict[str, Part]:
+        """`parts`, and of those that answer nothing that they do not."""
+
+        def words(name: str) -> str:
+            return f"answers nothing (before: {self.parts[name].doing})" if name in self.parts else "answers nothing"
+
+        silent = {name: Part(words(name), since) for name, since in self.silent.items()}
+        return {**self.parts, **silent}
 
 
 def render(state: ViewState, now: float) -> RenderableType:
@@ -79,7 +91,9 @@ def render(state: ViewState, now: float) -> RenderableType:
                  "queue", number(v.get("queue_depth")))  # fmt: skip
     shares = "  ".join(f"{label} {percent(v.get('busy_' + part))}" for part, label in BUSY.items())
     busy = Text.assemble(("busy   ", "dim"), shares)
-    rows: list[RenderableType] = [head, success, body, busy, parts_table(state.parts, now)]
+    rows: list[RenderableType] = [head, success, body, busy, parts_table(state.parts_now, now)]
+    if state.stall:
+        rows.append(Text(state.stall, style="yellow"))
     return Panel(Group(*rows), title=f"t2po · {state.run}", title_align="left", border_style="dim")
 
 
@@ -160,10 +174,15 @@ def step_line(state: ViewState) -> str:
 class LiveView:
     """A live view in a terminal, plain lines anywhere else. A context manager; safe to feed from threads."""
 
-    def __init__(self, run: str, total_steps: int, console: Console | None = None) -> None:
+    def __init__(
+        self, run: str, total_steps: int, console: Console | None = None, *, folder: Path | None = None
+    ) -> None:
+        """`folder`: the run's, where the parts are written down while it lasts."""
         self.state = ViewState(run=run, total_steps=total_steps)
         self._console = console or Console()
         self._live: Live | None = None
+        self._file = PartsFile(folder) if folder else None
+        self._stall_notes = StallNotes()
 
     def __enter__(self) -> LiveView:
         if self._console.is_terminal:
@@ -179,6 +198,8 @@ class LiveView:
         if self._live is not None:
             self._live.stop()
             self._live = None
+        if self._file is not None:
+            self._file.write(self.state.parts_now, "", ended=True)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
         """The numbers of one finished step."""
@@ -189,10 +210,23 @@ class LiveView:
             self._plain(step_line(self.state))
 
     def part(self, name: str, doing: str) -> None:
-        """`name` does this now. Said again, it keeps its time."""
+        """`name` does this now. Said again, also with other numbers in it, it keeps its time."""
         old = self.state.parts.get(name)
         if old is None or old.doing != doing:
-            self.state.parts = {**self.state.parts, name: Part(doing, time.time())}
+            now = time.time()
+            same = old is not None and NUMBER.sub("", old.doing) == NUMBER.sub("", doing)
+            since = old.since if old is not None and same else now
+            self.state.parts = {**self.state.parts, name: Part(doing, since, now)}
+
+    def come_round(self, waits: Sequence[Wait]) -> None:
+        """Every second, with what the run waits for: finds out whether it stands still and writes the parts down."""
+        now = time.time()
+        self.state.silent = {name: now - for_s for name, for_s in silent_parts(waits).items()}
+        self.state.stall = stall = cause_of_stall(waits, self.state.parts, now)
+        if self._stall_notes.observe(stall, time.monotonic()):
+            self.note(stall)
+        if self._file is not None:
+            self._file.write(self.state.parts_now, stall)
 
     def note(self, text: str) -> None:
         """A line worth keeping: a stage begun, a warning, a result."""

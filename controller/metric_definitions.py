@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from controller.collapse.finding import DETECTORS
+from controller.process_roles import PROCESS_MEASURES, PROCESS_ROLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,11 @@ _TABLE = (
     Metric("busy_weights", "share", "Share of the step's time in which new weights were not live everywhere yet."),
     Metric("busy_checkpoint", "share", "Share of the step's time in which a checkpoint was being written."),
     Metric("busy_idle", "share", "Share of the step's time in which none of these was going on."),
+    Metric("t_generate_s", "s", "Time of the step in which an engine or an environment was at work."),
+    Metric("t_train_s", "s", "Time of the step in which the learner was updating."),
+    Metric("t_sync_s", "s", "Time of the step in which weights were on their way or a checkpoint was being written."),
+    Metric("overlap_bound_s", "s", "The shortest that the step could be if generation and training overlapped fully."),
+    Metric("overlap_share", "share", "The bound over the step's time: 1 is perfect overlap (docs/overlap.md)."),
     Metric("env_actors", "actors", "Environment actors that take trajectories."),
     Metric("inference_servers", "actors", "Inference servers that take turns."),
     Metric("queue_depth", "groups", "Groups in the replay queue."),
@@ -141,6 +147,12 @@ _TABLE = (
     Metric("trajectories", "trajectories", "Trajectories trained on.", counts=True),
     Metric("accepted_turns", "turns", "Turns trained on.", counts=True),
     Metric("sampled_tokens", "tokens", "Reply tokens sampled, thrown-away candidates included.", counts=True),
+    # the processes of the run
+    *(
+        Metric(f"{kind}_{role}", unit, f"{sentence} {whose}.")
+        for kind, (unit, sentence) in PROCESS_MEASURES.items()
+        for role, whose in PROCESS_ROLES.items()
+    ),
 )
 
 _FORMULAS = {
@@ -189,6 +201,11 @@ _FORMULAS = {
     "busy_weights": "|union of the spans in which it was busy| / step_s; several may be busy at once",
     "busy_checkpoint": "|union of the spans in which it was busy| / step_s; several may be busy at once",
     "busy_idle": "1 - |union of the spans of all parts| / step_s",
+    "t_generate_s": "|G|, G the union of the spans of engines and environments within the step",
+    "t_train_s": "|L|, L the union of the learner's spans within the step",
+    "t_sync_s": "|S|, S the union of the spans of weights and checkpoint within the step",
+    "overlap_bound_s": "max(|G or S|, |L or S|) = max(T_generate, T_train) + T_sync where S overlaps neither",
+    "overlap_share": "overlap_bound_s / step_s ≤ 1, because no union of times within the step is longer than it",
     "queue_depth": "entries of the stream that are not acknowledged yet, at the end of the step",
     "wait_s": "seconds between asking for the groups of the step and having all of them",
     "weights_s": "seconds between fetching weights from the learner and the last engine having them",

@@ -65,13 +65,8 @@ class MetricsEndpoint:
             self._gauges["t2po_steps_planned"].set(facts.num_steps)
             self._gauges["t2po_staleness_bound"].set(facts.max_staleness)
             self._gauges["t2po_queue_bound"].set(facts.queue_max_groups)
-        try:
-            self._server, self._thread = start_http_server(port, addr=ADDRESS, registry=self._registry)
-        except OSError as error:
-            raise MetricsError(
-                f"metrics.port = {port}: cannot serve metrics on {ADDRESS}:{port} ({error.strerror or error}); "
-                "end the program that uses the port, choose another one, or set metrics.port=0 to do without"
-            ) from error
+        self._port = port
+        self._serve()
         self._gauges["t2po_last_step_timestamp_seconds"].set_to_current_time()
         self.beat()
 
@@ -101,6 +96,26 @@ class MetricsEndpoint:
             self._gauges["t2po_step"].set(step.step)
             self._gauges["t2po_last_step_timestamp_seconds"].set(time.time())
         self.beat()
+
+    @property
+    def serves(self) -> bool:
+        """False once its thread has ended, whatever ended it."""
+        return self._thread.is_alive()
+
+    def reopen(self) -> None:
+        """Serves again, the same numbers on the same port. MetricsError when the port was taken meanwhile."""
+        self._server.server_close()
+        self._serve()
+
+    def _serve(self) -> None:
+        port = self._port
+        try:
+            self._server, self._thread = start_http_server(port, addr=ADDRESS, registry=self._registry)
+        except OSError as error:
+            raise MetricsError(
+                f"metrics.port = {port}: cannot serve metrics on {ADDRESS}:{port} ({error.strerror or error}); "
+                "end the program that uses the port, choose another one, or set metrics.port=0 to do without"
+            ) from error
 
     def close(self) -> None:
         """Stop serving; returns when the port is free."""

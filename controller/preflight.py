@@ -8,7 +8,6 @@ A check gives the lines of what is wrong, none when all is well; it changes noth
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import os
 import platform
@@ -19,16 +18,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 
 from controller import placement
-from controller.causes import cause_of
 from controller.config import RunConfig
 from controller.local_cluster.raylets import FIRST_PORT, LAST_PORT, PORT_OPTIONS, free_ports
 from controller.local_cluster.state import ClusterError, Size
-from controller.queue_address import QueueAddressError, hidden_password, queue_address
+from controller.queue_server_check import check_queue_server
 from controller.run_folder import MIN_FREE_BYTES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,8 +35,6 @@ ENGINE_BYTES = 24 * 10**8
 """A small engine on a CPU, measured."""
 ACTOR_BYTES = 7 * 10**8
 """Environment actors and learner ranks of the embedded policy."""
-REDIS_TIMEOUT_S = 5.0
-LOOPBACK = ("", "localhost", "127.0.0.1", "::1")
 
 Check = Callable[[], Iterator[str]]
 
@@ -65,7 +60,7 @@ def check_run(config: RunConfig, environment: Mapping[str, str] = os.environ) ->
     _raise(
         check_versions,
         lambda: check_gpus(config),
-        lambda: check_redis(config.queue.url, config.queue.ca_file, environment),
+        lambda: check_queue_server(config.queue.url, config.queue.ca_file, environment),
         lambda: check_writable(Path(config.runs_dir).expanduser().absolute(), "runs_dir"),
         lambda: check_placement(config),
     )
@@ -163,51 +158,6 @@ def check_gpus(config: RunConfig) -> Iterator[str]:
             f'learner.device = "gpu" with learner.num_ranks = {config.learner.num_ranks}: this machine has {found} '
             'GPUs; lower learner.num_ranks, or set learner.device to "cpu"'
         )
-
-
-def check_redis(url: str, ca_file: str, environment: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """The server at `queue.url`: answers to us, keeps what it has, is nobody else's, and is not open to others."""
-    if not url:
-        return
-    import redis
-    from redis.backoff import NoBackoff
-    from redis.retry import Retry
-
-    shown = f"queue.url = {hidden_password(url)}"
-    try:
-        address = queue_address(url, ca_file, environment)
-    except QueueAddressError as error:
-        yield str(error)
-        return
-    parts = urlsplit(address)
-    if parts.scheme in ("redis", "rediss") and parts.hostname not in LOOPBACK:
-        if not parts.password and "password=" not in parts.query:
-            yield f"{shown}: a server on another machine without a password: set T2PO_QUEUE_PASSWORD, and there an ACL"
-        if parts.scheme == "redis":
-            yield f"{shown}: password and rollouts would cross the network readable: use rediss:// and queue.ca_file"
-    try:
-        with redis.Redis.from_url(
-            address, socket_timeout=REDIS_TIMEOUT_S, socket_connect_timeout=REDIS_TIMEOUT_S, retry=Retry(NoBackoff(), 0)
-        ) as client:
-            client.ping()
-            keys = client.dbsize()
-            first = [str(key, "utf-8", "replace") for key in client.scan(count=1000)[1]]
-            if keys and first and not any(key.startswith("t2po:") for key in first):
-                yield (
-                    f"{shown}: holds {keys} keys of somebody else (such as {sorted(first)[0]!r}) and no queue of t2po: "
-                    "name a server or a database number of its own"
-                )
-            policy = "noeviction"
-            with contextlib.suppress(redis.exceptions.NoPermissionError):  # a narrow ACL does not let us look
-                policy = client.config_get("maxmemory-policy").get("maxmemory-policy", policy)
-            if policy != "noeviction":
-                yield f"{shown}: maxmemory-policy is {policy}, which throws groups away: set it to noeviction"
-    except redis.AuthenticationError as error:
-        yield f"{shown}: refuses us ({error}): set T2PO_QUEUE_USER and T2PO_QUEUE_PASSWORD"
-    except redis.exceptions.NoPermissionError as error:
-        yield f"{shown}: the user may not do what the queue needs ({error}): give it the ACL of docs/cluster.md"
-    except redis.RedisError as error:
-        yield f"{shown}: no Redis or Valkey answers there: {cause_of(error)}; is this its address, and does it run?"
 
 
 def check_placement(config: RunConfig) -> Iterator[str]:

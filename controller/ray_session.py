@@ -25,6 +25,7 @@ import psutil
 
 from controller.causes import cause_of
 from controller.cluster_access import read_environment_again
+from controller.ray_servers import RayServers
 from controller.reaper import Reaper, end_processes, end_recorded
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ EMPTY_LOG_BYTES = 200
 """Ray writes a line or two of its own into every log."""
 
 WATCH_EVERY_S = 2.0
+SHUTDOWN_S = 20.0
+"""Ray has so long to shut down, and once more when its processes are killed."""
 """How often new processes of the session are looked for."""
 
 
@@ -59,6 +62,7 @@ class RaySession:
         self._parents: dict[int, int] = {}
         self._run_folder = run_folder
         self._reaper: Reaper | None = None
+        self._servers = RayServers([])
 
     def start(self) -> None:
         """Blocks for about ten seconds. Raises RayStartError."""
@@ -95,6 +99,7 @@ class RaySession:
         finally:  # a Ray that came up halfway has processes too
             self._roots = [child for child in psutil.Process().children() if child not in before]
             self._note_processes()
+        self._servers = RayServers(self._roots)
         threading.Thread(target=self._watch, name="process-watch", daemon=True).start()
 
     def _watch(self) -> None:
@@ -113,6 +118,10 @@ class RaySession:
         self._parents = {pid: parent for pid, parent in self._parents.items() if pid in self._family}
         if self._reaper is not None:
             self._reaper.watch(self._family.values())
+
+    def problem(self, patience_s: float) -> str:
+        """Why no actor can live here any more, in words; "" while all is well (`controller.ray_servers`)."""
+        return self._servers.problem(patience_s)
 
     def metrics_addresses(self) -> list[str]:
         """Where the nodes' agents serve Ray's own metrics, "host:port"; none before the start and while Ray does not
@@ -136,8 +145,14 @@ class RaySession:
 
         self._ended.set()
         self._note_processes()
-        ray.shutdown()
+        # In a thread: without its servers Ray may wait for them, and they do not come back.
+        shutting_down = threading.Thread(target=ray.shutdown, name="ray-shutdown", daemon=True)
+        shutting_down.start()
+        shutting_down.join(SHUTDOWN_S)
+        if shutting_down.is_alive():
+            logger.warning("Ray did not shut down within %g s: its processes are killed", SHUTDOWN_S)
         end_processes(list(self._family.values()))
+        shutting_down.join(SHUTDOWN_S)
         self._family.clear()
         try:
             self._keep_logs(self._folder)
@@ -190,6 +205,8 @@ def _environment(token: Path) -> dict[str, str]:
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN_PATH": str(token),
         "RAY_USAGE_STATS_ENABLED": "0",
+        # An engine that is killed leaves its sockets behind: here they are removed with the folder.
+        "VLLM_RPC_BASE_PATH": str(token.parent),
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_worker_niceness": "0",  # Ray's default of 15 starves the engine when anything else runs on the machine
         "RAY_DEDUP_LOGS": "0",

@@ -74,7 +74,10 @@ class Reaper:
                 logger.warning("%s: not removed: %s", path, error)
         if self._process is not None and self._process.stdin is not None:
             self._process.stdin.close()
-            self._process.wait(timeout=STOP_PATIENCE_S + GRACE_S)
+            try:
+                self._process.wait(timeout=STOP_PATIENCE_S + GRACE_S)
+            except subprocess.TimeoutExpired:  # frozen; there is nothing left that it could end
+                self._process.kill()
             self._process = None
 
 

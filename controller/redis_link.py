@@ -31,6 +31,7 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
+from controller.deadline import noted
 from controller.queue_address import hidden_password
 
 SOCKET_TIMEOUT_S = 10.0
@@ -77,6 +78,10 @@ class RedisLink:
 
     def call(self, what: str, command: Callable[[], Result]) -> Result:
         """The command's result. Commands run again when a reply is lost, so they must bear that."""
+        with noted(f"queue: {what} at {self.where}", self.timeout_s):
+            return self._call(what, command)
+
+    def _call(self, what: str, command: Callable[[], Result]) -> Result:
         deadline = time.monotonic() + self.timeout_s
         backoff, tries = FIRST_BACKOFF_S, 0
         while True:
@@ -117,7 +122,7 @@ class Fault:
 
 def fault_of(error: RedisError) -> Fault:
     text = str(error)
-    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
+    if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError) or "ACL failure" in text:
         return Fault(False, "check user, password and rights in queue.url, or T2PO_QUEUE_USER and T2PO_QUEUE_PASSWORD")
     if isinstance(error, OutOfMemoryError) or "OOM command" in text:
         return Fault(True, "the server's memory is full: raise its maxmemory or lower queue.max_groups")

@@ -1,6 +1,6 @@
 """Replacing parts that died: one replacement of a part at a time, again until it works or the budget is spent.
 
-Owns: the restart budgets, who may replace a part now. Called by `controller.cluster`. Must not know: what a
+Owns: who may replace a part now, how many restarts there were. Called by `controller.cluster`. Must not know: what a
 part is or how it is started.
 """
 
@@ -12,14 +12,10 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from controller.causes import cause_of
+from controller.restart_budget import RestartBudget
+from controller.supervision_settings import SupervisionSettings
 
 logger = logging.getLogger(__name__)
-
-MAX_RESTARTS = 5
-"""Restarts of one part in a run; one more death, or failed start, ends the run with its cause."""
-
-RETRY_PAUSE_S = 2.0
-"""Before a replacement that failed is tried again: what it needs (memory, the router) may be on its way."""
 
 
 class PartLost(RuntimeError):
@@ -29,9 +25,10 @@ class PartLost(RuntimeError):
 class Replacements:
     """Of all parts of a run. `restarts`: how many there were, by part."""
 
-    def __init__(self, retry_pause_s: float = RETRY_PAUSE_S) -> None:
+    def __init__(self, settings: SupervisionSettings | None = None) -> None:
         self.restarts: Counter[str] = Counter()
-        self._retry_pause_s = retry_pause_s
+        self._settings = settings or SupervisionSettings()
+        self._budgets: dict[str, RestartBudget] = {}
         self._locks: dict[str, asyncio.Lock] = {}
 
     def under_way(self, name: str) -> bool:
@@ -53,23 +50,28 @@ class Replacements:
         async with self._lock(name):
             if not still_dead():
                 return
+            in_vain = False
             while True:
-                self.count(name, cause)
-                logger.warning("%s is replaced (%d of %d): %s", name, self.restarts[name], MAX_RESTARTS, cause)
+                pause_s = self.count(name, cause, in_vain=in_vain)
+                number = self._budgets[name].num_spent
+                logger.warning("%s is replaced (%d of %s): %s", name, number, self._budgets[name], cause)
+                # What a replacement that failed needs (memory, the router) may be on its way.
+                await asyncio.sleep(pause_s)
                 try:
                     return await start()
                 except Exception as error:  # the boundary that restarts: the next try is within the same budget
                     cause = f"its replacement failed: {cause_of(error)}"
                     logger.warning("%s: %s", name, cause)
-                await asyncio.sleep(self._retry_pause_s)
+                    in_vain = True
 
-    def count(self, name: str, cause: str) -> None:
-        """One more restart of `name`. Raises PartLost when it is one too many."""
+    def count(self, name: str, cause: str, *, in_vain: bool = False) -> float:
+        """One more restart of `name`: seconds to wait before it. Raises PartLost when it is one too many."""
+        budget = self._budgets.setdefault(name, RestartBudget(self._settings))
+        pause_s = budget.spend(in_vain=in_vain)
+        if pause_s is None:
+            raise PartLost(f"{name} is not started again, the budget is {budget}; last: {cause}")
         self.restarts[name] += 1
-        if self.restarts[name] > MAX_RESTARTS:
-            raise PartLost(
-                f"{name} had to be replaced {self.restarts[name]} times, the budget is {MAX_RESTARTS}; last: {cause}"
-            )
+        return pause_s
 
     def _lock(self, name: str) -> asyncio.Lock:
         return self._locks.setdefault(name, asyncio.Lock())

@@ -25,6 +25,7 @@ from typing import Any, Literal
 
 from redis.exceptions import ResponseError
 
+from controller.deadline import noted
 from controller.queue_address import queue_key
 from controller.queue_entry import Entry, ForeignEntryError, decode_fields, text
 from controller.queue_scripts import MOVE_ASIDE, PUSH, STATES
@@ -103,7 +104,6 @@ class ReplayQueue:
         nonce = secrets.token_hex(8)
         keys = [self._stream, self._seen]
         limit = UNLIMITED if even_if_full else self._max_groups
-        backoff = FIRST_BACKOFF_S
         while True:
             state, value = self._link.call(
                 f"push group {group.id!r}",
@@ -114,17 +114,22 @@ class ReplayQueue:
             if state == b"seen":
                 # Our own nonce: the answer to an earlier try was lost on its way, the group was stored.
                 return bool(value.startswith(nonce.encode()))
-            while True:
-                if time.monotonic() > deadline:
-                    raise QueueFullError(
-                        f"{self._link.where}: no place for group {group.id!r} within {self._timeout_s:g} s, "
-                        f"{self._max_groups} groups are held: is the learner running? Checkpoints free places: "
-                        f"queue.max_groups must hold the groups of checkpoint.every_steps steps and those in flight"
-                    )
-                time.sleep(backoff)
-                backoff = min(backoff * 2, LONGEST_BACKOFF_S)
-                if self.depth() < self._max_groups:
-                    break
+            with noted(f"queue: a place for group {group.id}, {self._max_groups} are held", self._timeout_s):
+                self._wait_for_place(group.id, deadline)
+
+    def _wait_for_place(self, group_id: str, deadline: float) -> None:
+        backoff = FIRST_BACKOFF_S
+        while True:
+            if time.monotonic() > deadline:
+                raise QueueFullError(
+                    f"{self._link.where}: no place for group {group_id!r} within {self._timeout_s:g} s, "
+                    f"{self._max_groups} groups are held: is the learner running? Checkpoints free places: "
+                    f"queue.max_groups must hold the groups of checkpoint.every_steps steps and those in flight"
+                )
+            time.sleep(backoff)
+            backoff = min(backoff * 2, LONGEST_BACKOFF_S)
+            if self.depth() < self._max_groups:
+                return
 
     def pull(self, max_groups: int, timeout_s: float) -> list[Entry]:
         """The next groups, oldest first: at least one unless `timeout_s` passes, at most `max_groups`."""

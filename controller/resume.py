@@ -47,6 +47,9 @@ FREE_TO_CHANGE = (
     "name", "runs_dir", "metrics.port", "queue.url", "queue.ca_file", "queue.timeout_s", "steps",
     "learner.num_ranks", "learner.num_threads", "learner.device", "learner.zero_stage", "learner.offload",
     "learner.activation_checkpointing", "learner.micro_batch_tokens", "learner.step_timeout_s",
+    "supervision.ping_every_s", "supervision.ping_timeout_s", "supervision.max_restarts",
+    "supervision.restart_window_s",
+    "supervision.restart_pause_s", "supervision.longest_pause_s",
 )  # fmt: skip
 """Knobs that say where a run lives, how long it goes on and how the learner's work is divided, not what it does: a
 resume may find them changed."""

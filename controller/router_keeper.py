@@ -17,9 +17,6 @@ from controller.replacements import PartLost, Replacements
 
 logger = logging.getLogger(__name__)
 
-ANSWER_TIMEOUT_S = 60.0
-"""A router that answers nothing for so long is taken for frozen and killed; Ray starts it again."""
-
 
 class RouterKeeper:
     """`introduce` after the start, `tell` of every change, `check` again and again."""
@@ -31,13 +28,16 @@ class RouterKeeper:
         sampling: Mapping[str, Any],
         replacements: Replacements,
         start_timeout_s: float,
+        answer_timeout_s: float,
     ) -> None:
-        """`servers` is read anew at each introduction: the caller changes it."""
+        """`servers` is read anew at each introduction: the caller changes it. A router that answers nothing for
+        `answer_timeout_s` is taken for frozen and killed; Ray starts it again."""
         self._router = router
         self._servers = servers
         self._sampling = sampling
         self._replacements = replacements
         self._start_timeout_s = start_timeout_s
+        self._answer_timeout_s = answer_timeout_s
         self._introduced_pid: int | None = None
         self._pid: int | None = None
         self._silent_since: float | None = None
@@ -58,7 +58,7 @@ class RouterKeeper:
         """Which server there is under `name` now. A router that does not hear it is told all by the next `check`."""
         try:
             call = self._router.replace_server.remote(name, actor)
-            await bounded(call, ANSWER_TIMEOUT_S, f"router: replacing {name}")
+            await bounded(call, self._answer_timeout_s, f"router: replacing {name}")
         except Exception as error:  # the boundary that restarts: `check` sees to the router
             logger.warning("the router was not told of %s: %s", name, cause_of(error))
             self._introduced_pid = None
@@ -66,7 +66,9 @@ class RouterKeeper:
     async def check(self) -> dict[str, Any] | None:
         """The router's status, None while it is away. Ray restarts it; here it is counted and introduced again."""
         try:
-            status: dict[str, Any] = await bounded(self._router.status.remote(), ANSWER_TIMEOUT_S, "router: status")
+            status: dict[str, Any] = await bounded(
+                self._router.status.remote(), self._answer_timeout_s, "router: status"
+            )
             self._count_restart(status["pid"])
             if self._introduced_pid != status["pid"]:
                 await self.introduce()

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from controller.collapse.decision import Taken, decide, lowered_lr, raised_eta, raised_kl_coef
+from controller.collapse.decision import Taken, asked_for, decide, lowered_lr, raised_eta, raised_kl_coef
 from controller.collapse.finding import Level
 from controller.collapse.notify import Notifier
 from controller.collapse.observatory import Health, Observatory
@@ -99,8 +99,11 @@ class RunCare:
         level = dict(health.detectors).get(STALLED, Level.HEALTHY)
         if level > self._stalled:
             self._note(f"after step {health.step}: {health.causes[0]}")
-            logger.warning("after step %d: %s", health.step, health.causes[0])
             self.write("health", health.step, level=int(level), text=health.causes[0])
+            if "notify" in asked_for(self._config.collapse, level):
+                self._notifier.begin(health)
+            else:
+                logger.warning("after step %d: %s", health.step, health.causes[0])
         self._stalled = level
 
     async def care(self) -> Care:
@@ -142,6 +145,10 @@ class RunCare:
     def write(self, event: str, step: int, **fields: Any) -> None:
         """One line of `events.jsonl`, on the disk when it returns."""
         self._events.append({"event": event, "step": step, **fields, "time": round(time.time(), 3)}, sync=True)
+
+    async def told(self) -> None:
+        """Waits for the posts that are under way."""
+        await self._notifier.close()
 
     def close(self) -> None:
         self._events.close()

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from controller.cluster import Cluster
 from controller.config import RunConfig
+from controller.deadline import noted
 from controller.eval_result import comparison, lines_of, was_evaluated, write_result
 from controller.evaluate import evaluate
 from controller.player import Player
@@ -60,7 +61,8 @@ class RunEvaluations:
         tasks = panel.tasks[: self._config.eval.num_tasks or None]
         self._say("run", f"evaluating on {len(tasks)} tasks of {panel.name}")
         playing = evaluate(self._player, tasks, self._config, panel, version=done, run_id=self._run_id)
-        result = await (playing if watched else self._cluster.guarded(playing))
+        with noted(f"the evaluation on {panel.name}"):
+            result = await (playing if watched else self._cluster.guarded(playing))
         for line in lines_of(result, f"{label} (step {done})"):
             self._note(line)
         await asyncio.to_thread(write_result, result, self._folder, label)

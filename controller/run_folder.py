@@ -9,7 +9,7 @@ Must not know: what a checkpoint, a metric or a trajectory holds.
     policy/          the policy it starts from         evaluations/     results
     checkpoints/     controller.checkpoint             queue/           the embedded server's data
     lock             held by the process that writes   run.log          the controller's log
-    run.json         the run's own id, recipe, start
+    run.json         the run's own id, recipe, start   parts.json       what each part does now
 """
 
 from __future__ import annotations
@@ -246,6 +246,14 @@ def is_running(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def lock_holder(path: Path) -> int | None:
+    """The pid of the process that last took the lock; None where that is not to be read."""
+    try:
+        return int(json.loads((path / "lock").read_bytes())["pid"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _close(descriptor: int | None) -> None:

@@ -1,6 +1,7 @@
 """Where a run stands, from its folder alone.
 
-Owns: the lines of `t2po status`. Called by the CLI. Must not know: Ray, or whether the run's processes live.
+Owns: the lines of `t2po status`. Called by the CLI. Must not know: Ray, how it is found out what the run's processes do
+(`controller.run_life`).
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from pathlib import Path
 from controller.live_view import ViewState, duration, percent, sparkline, step_line
 from controller.metrics import read_metrics
 from controller.run_folder import RunFolder
+from controller.run_life import life_lines
 
 
 def status_lines(path: Path, now: float | None = None) -> list[str]:
-    """The evaluations, the last step, the course of success, and how long ago anything happened."""
+    """The evaluations, the last step, the course of success, how long ago anything happened, and what it does now."""
     run = RunFolder.read(path)
     total = run.config().steps
     lines = _evaluations(run.evaluations)
     steps = read_metrics(run.metrics) if run.metrics.is_file() else []
     if not steps:
-        return [*lines, f"{path}: no step is finished yet"]
+        return [*lines, f"{path}: no step is finished yet", *life_lines(run.path)]
     last = steps[-1]
     success = [step.values.get("success", math.nan) for step in steps]
     age = (time.time() if now is None else now) - last.time
@@ -31,6 +33,7 @@ def status_lines(path: Path, now: float | None = None) -> list[str]:
         step_line(ViewState(run=path.name, total_steps=total, step=last.step, values=last.values)),
         f"success {percent(success[0])} → {percent(success[-1])}  {sparkline(success)}",
         "all steps done" if last.step >= total else f"last step {duration(age)} ago",
+        *life_lines(run.path),
     ]
 
 

@@ -30,24 +30,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from controller.adjustments import Adjustment, NextLife, note_adjustment
-from controller.audit import AuditLog
 from controller.autoscaling import Autoscaler
 from controller.busy import BusyMeter
+from controller.causes import cause_of, innermost
 from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster
 from controller.config import RunConfig
+from controller.deadline import waits_under_way
 from controller.generation import Generation, group_name, index_of
 from controller.heartbeat import beating
 from controller.inbox import Inbox
+from controller.learner_ranks import LearnerLost
 from controller.live_view import LiveView
-from controller.metrics import MetricsLog, StepMetrics, read_metrics
-from controller.metrics_endpoint import MetricsEndpoint, open_endpoint
 from controller.player import Player
 from controller.queue_address import queue_address
 from controller.queue_entry import check_group
@@ -55,19 +55,21 @@ from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
 from controller.run_care import Care, RunCare
 from controller.run_evaluations import RunEvaluations
-from controller.run_facts import run_facts
 from controller.run_folder import CONFIG, RunFolder
+from controller.run_records import RunRecords
 from controller.scale_desk import ScaleDesk
 from controller.scaling import Scaling
 from controller.slots import GroupSlots
 from controller.stop_signal import Stopped, StopSignal
-from controller.supervision import describe
+from controller.supervision import describe, describe_rollouts
 from controller.task_order import TaskOrder
 from controller.threshold_tracking import ThresholdTracker
 from controller.update import Update
 from controller.valkey import ValkeyServer
 from envs.panel import check_disjoint, load_panel
 from envs.records import Thresholds
+
+logger = logging.getLogger(__name__)
 
 
 class Paused(Exception):
@@ -86,8 +88,10 @@ class TrainingRun:
         *,
         resumed: bool,
         base: RunConfig | None = None,
+        learner_restarts: int = 0,
     ) -> None:
-        """`base`: the configuration that the run was begun with, which `config` adjusts; None: it is the same."""
+        """`base`: the configuration that the run was begun with, which `config` adjusts; None: it is the same.
+        `learner_restarts`: lives before this one that ended because the learner was lost."""
         self.config = config
         self.base = base or config
         self.folder = folder
@@ -101,6 +105,7 @@ class TrainingRun:
         self.done = 0
         self.busy = BusyMeter()
         self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
+        self.cluster.restarts["learner"] = learner_restarts
         self.player = Player(self.cluster)
         store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best)
         self.tracker = ThresholdTracker(
@@ -115,7 +120,7 @@ class TrainingRun:
         )  # fmt: skip
         self.slots: GroupSlots
         self.generation: Generation
-        self.endpoint: MetricsEndpoint | None = None
+        self.records = RunRecords(config, folder, view)
         self.desk = ScaleDesk(
             config, folder.path, Scaling(self.cluster, self.player, view.part), lambda: self.done,
             self._change_learners, view.note,
@@ -126,8 +131,6 @@ class TrainingRun:
         self.next_life: NextLife | None = None
         """What is due when the step under way is done."""
         self.inbox: Inbox
-        self.audit: AuditLog
-        self.metrics: MetricsLog
         self.health: RunCare
 
     async def conduct(self) -> None:
@@ -144,10 +147,9 @@ class TrainingRun:
         began = time.monotonic()
         config, size = self.config, self.config.rollout.groups_per_step
         await self.state.find()  # before anything is started: it may say that the run cannot go on
-        self.endpoint = open_endpoint(config.metrics.port, run_facts(self.folder))
-        if self.endpoint:
-            ending.callback(self.endpoint.close)
-        server = None if config.queue.url else ValkeyServer(self.folder.queue, log=self.folder.path / "valkey.log")
+        self.records.serve()
+        ending.callback(self.records.close)
+        server = None if config.queue.url else self._own_server()
         if server:
             ending.push_async_callback(asyncio.to_thread, server.stop)
         # The queue first: it is there in a second, or says at once why not.
@@ -169,22 +171,26 @@ class TrainingRun:
             self.slots,
             TaskOrder(self.train_panel.tasks, config.seed),
             push=self.inbox.push,
-            note=lambda event, **fields: self.audit.write(event, **fields, step=self.done + 1),  # the step under way
+            note=lambda event, **fields: self.records.note(event, self.done + 1, **fields),  # the step under way
             thresholds=lambda index, sibling: self.tracker.of_trajectory(self.slots.step_of(index), index, sibling),
         )
-        self.audit = AuditLog(self.folder.audit, self.done if self.resumed else None)
-        ending.callback(self.audit.close)
-        self.metrics = MetricsLog(self.folder.metrics, self.done if self.resumed else None)
-        ending.callback(self.metrics.close)
-        earlier = [(step.step, step.values) for step in read_metrics(self.folder.metrics)]
-        if self.endpoint and self.done:
-            self.endpoint.resume(self.done, earlier[-1][1] if earlier else None)
+        earlier = self.records.take_up(self.done, resumed=self.resumed)
         self.health = RunCare(config, self.base, self.folder.path, earlier, self.view.note)
         ending.callback(self.health.close)
+        ending.push_async_callback(self.health.told)
         ending.push_async_callback(self.desk.close)
         self.view.note(
             f"everything is up after {time.monotonic() - began:.0f} s"
             + (f"; going on after step {self.done}" if self.done else "")
+        )
+
+    def _own_server(self) -> ValkeyServer:
+        limits = self.config.supervision
+        return ValkeyServer(
+            self.folder.queue,
+            log=self.folder.path / "valkey.log",
+            max_restarts=limits.max_restarts,
+            restart_window_s=limits.restart_window_s,
         )
 
     def _open_queue(self, server: ValkeyServer | None) -> ReplayQueue:
@@ -240,54 +246,63 @@ class TrainingRun:
         }
         try:
             finished, _ = await asyncio.wait(loops, return_when=asyncio.FIRST_COMPLETED)
-            for loop in finished:
+            for loop in sorted(finished, key=_died_of_lost_learner):
                 loop.result()
         except Stopped:
             if self.done > self.state.committed:
                 await self._commit()
+            raise
+        except Exception as error:
+            if not isinstance(innermost(error), LearnerLost):
+                await self._save_what_is_done(update)
             raise
         finally:
             for loop in loops:
                 loop.cancel()
             await asyncio.gather(*loops, return_exceptions=True)
 
+    async def _save_what_is_done(self, update: Update) -> None:
+        """After the failure of another part, if the learner still stands where the last step left it."""
+        if self.waiting_since is None or update.is_training or self.done == self.state.committed:
+            return
+        try:
+            await self._commit()
+        except Exception as error:  # the boundary that stops: the failure before is what ends the run
+            logger.warning("step %d was not saved: %s", self.done, cause_of(error))
+
     async def _steps(self, update: Update, stop: StopSignal) -> None:
-        config = self.config
-        while self.done < config.steps:
+        while self.done < self.config.steps:
             self.waiting_since = time.monotonic()
             outcome = await update.run_step(self.done)
             self.waiting_since = None
             values = outcome.values
             self.done += 1
             self.generation.wake()
-            for group in outcome.trained:
-                self._note("trained", group=group.id, trajectories=[one.id for one in group.trajectories])
-            for group in outcome.dropped:
-                self._note("dropped", group=group.id, reason=f"keep_groups = {config.advantage.keep_groups}")
+            self.records.trained(self.done, outcome)
             values["foreign_entries"] = float(await self.inbox.num_foreign())
             values |= self.health.observe(self.done, values)
-            step = StepMetrics(step=self.done, values=values)
-            self.metrics.write(step)
-            if self.endpoint:
-                self.endpoint.observe(step)
-            self.view.step(self.done, values)
+            self.records.step(self.done, values)
             if (size := self.autoscaler.observe(values)) is not None:
                 self.desk.ask(size)
-            care = await self.health.care()
-            if care.roll_back:
-                await self._roll_back(care)
-            if self._checkpoint_is_due() or care.save or care.pause or care.changes or self.next_life:
-                await self._commit()
-            if care.pause:
-                raise Paused(care.cause)
-            if care.changes:
-                self.next_life = NextLife(care.changes, care.cause)
-            if self.next_life:
-                note_adjustment(self.folder.path, Adjustment(self.done, self.next_life.changes, self.next_life.cause))
-                raise self.next_life
+            await self._heed(await self.health.care())
             if self.evaluations.is_due(self.done):
                 await stop.unless(self.evaluations.play("during", self.done, watched=True))
             stop.check()
+
+    async def _heed(self, care: Care) -> None:
+        """What is due between two steps: a checkpoint, a pause, another life of the run, or a way back."""
+        change = self.next_life
+        if care.changes:  # what was asked for besides, other learner ranks, comes with it
+            wanted = NextLife(care.changes, care.cause, care.back_to if care.roll_back else None)
+            change = change.joined_by(wanted) if change else wanted
+        if (change or care.save or care.pause or self._checkpoint_is_due()) and not care.roll_back:
+            await self._commit()
+        if change:
+            note_adjustment(self.folder.path, Adjustment(self.done, change.changes, change.cause))
+        if care.pause and not care.roll_back:
+            raise Paused(care.cause)
+        if change:
+            raise change
 
     def _checkpoint_is_due(self) -> bool:
         """Every so many steps, at the end, before an evaluation whose policy may be the best, and before the queue is
@@ -301,20 +316,15 @@ class TrainingRun:
         cause = f"t2po scale: {count} learner ranks instead of {self.config.learner.num_ranks}"
         self.next_life = NextLife({"learner.num_ranks": count}, cause)
 
-    async def _roll_back(self, care: Care) -> None:
-        """Ends this life without saving. The next one begins at the newest checkpoint that was healthy."""
-        note_adjustment(self.folder.path, Adjustment(self.done, care.changes, care.cause))
-        raise NextLife(care.changes, care.cause, back_to=care.back_to)
-
     async def _commit(self) -> None:
         self._say("learner", f"saving step {self.done}")
         with self.busy.span("checkpoint"):
             await self.state.commit(self.done, self.inbox, self.slots, self.generation, self.health.last_healthy_step)
-        self._note("committed")
+        self.records.note("committed", self.done)
 
     def _beat(self) -> None:
-        if self.endpoint:
-            self.endpoint.beat()
+        self.view.come_round(waits_under_way())
+        self.records.beat()
 
     def _come_round(self) -> None:
         """Every second. A stop is not looked for here: it waits until the step under way is done."""
@@ -323,13 +333,15 @@ class TrainingRun:
         if self.waiting_since is not None:
             self.health.while_waiting(time.monotonic() - self.waiting_since)
         count, groups = self.player.live, self.generation.num_under_way
-        self._say("rollouts", f"{count} trajectories under way, {groups} groups")
+        self._say("rollouts", describe_rollouts(count, groups, self.slots.free))
         for name, status in sorted(self.cluster.status.items()):
             self._say(name, describe(status))
 
     def _say(self, part: str, doing: str) -> None:
         self.view.part(part, doing)
 
-    def _note(self, event: str, **fields: Any) -> None:
-        """An event of the audit about finished steps, with the number of the last one."""
-        self.audit.write(event, **fields, step=self.done)
+
+def _died_of_lost_learner(loop: asyncio.Task[None]) -> bool:
+    """The learner is ended when it fails, and then found dead: what it failed of comes first."""
+    error = loop.exception()
+    return error is not None and isinstance(innermost(error), LearnerLost)

@@ -15,9 +15,12 @@ from typing import Any
 
 from controller.busy import BusyMeter
 from controller.cluster import Cluster
+from controller.deadline import noted
 from controller.inbox import Inbox
 from controller.metrics import MovingMean
+from controller.overlap_bound import overlap_of
 from controller.player import Player
+from controller.process_usage import usage_of_run
 from controller.rollout_metrics import rollout_metrics
 from controller.slots import GroupSlots
 from controller.step_groups import StepGroups, is_kept_by
@@ -74,6 +77,8 @@ class Update:
         self._is_kept = is_kept_by(cluster.config.advantage)
         self._come_round = come_round
         self._say = say
+        self.is_training = False
+        """Whether the learner is, or may be, ahead of the last finished step."""
         self._success = MovingMean()
         self._step_times = MovingMean(STEP_TIMES_KEPT)
 
@@ -85,10 +90,12 @@ class Update:
         )  # fmt: skip
         began = time.monotonic()
         self._say("learner", f"waiting for the groups of step {step + 1}")
-        groups = await self._inbox.take(row, self._patience_s, self._damaged, self._come_round)
+        with noted(f"the groups of step {step + 1}", self._patience_s):
+            groups = await self._inbox.take(row, self._patience_s, self._damaged, self._come_round)
         waited = time.monotonic() - began
         kept = [group for group in groups if row.is_kept(group)]
         dropped = [group for group in groups if not row.is_kept(group)]
+        self.is_training = True
         learned = await self.train(kept or dropped, step)  # without a group of use no update is made
         if self._config.advantage.keep_groups != "all":
             learned["groups_dropped"] = float(len(dropped))
@@ -106,6 +113,7 @@ class Update:
         await asyncio.to_thread(write_trajectories, self._trajectories, step + 1, groups, token_groups)
         values = {**learned, **rolled_out, **report, "wait_s": waited, "slot_lag": float(lag)}
         values |= await self._flow(step, values)
+        self.is_training = False
         return StepOutcome(trained=kept, dropped=dropped, values=values)
 
     def _drop(self) -> None:
@@ -138,7 +146,8 @@ class Update:
         until = self._busy.now()
         for part, spans in await self._cluster.busy_spans():
             self._busy.add(part, spans)
-        shares, seconds = self._busy.shares(PARTS, until)
+        period = self._busy.period(until)
+        seconds = period.seconds
         typical = self._step_times.add(seconds)
         flow = {
             "success_moving": self._success.add(values["success"]),
@@ -153,7 +162,9 @@ class Update:
             "eta_s": typical * (self._config.steps - step - 1),
             "replayed_turns": float(self._player.replayed_turns),
             "repeated_groups": float(self._inbox.repeated),
-            **{f"busy_{part}": share for part, share in shares.items()},
+            **{f"busy_{part}": share for part, share in period.shares(PARTS).items()},
+            **overlap_of(period),
+            **await usage_of_run(),
             **{f"restarts_{part}": float(count) for part, count in self._cluster.restarts.items()},
             **{f"failed_attempts_{reason}": float(count) for reason, count in self._player.failures.items()},
         }

@@ -37,6 +37,7 @@ from controller.valkey_process import (
     Starter,
     ValkeyError,
     configuration,
+    earlier_access,
     free_port,
     log_cause,
     server_binary,
@@ -121,10 +122,12 @@ class ValkeyServer:
             deadline = time.monotonic() + timeout_s
             binary = server_binary()
             self._clear_old_server()
+            # As in the life before: who watches the server finds it again.
+            port, self._password = earlier_access(self.folder / "valkey.conf") or (0, self._password)
             self._starter = Starter()
             self._starter.start()
             for attempt in range(1, PORT_TRIES + 1):
-                self._port = self._fixed_port or free_port()
+                self._port = self._fixed_port or (port if attempt == 1 and port else free_port())
                 try:
                     self._launch(binary, deadline, timeout_s)
                     break

@@ -19,6 +19,7 @@ import threading
 from concurrent.futures import Future
 from pathlib import Path
 
+START_TIMEOUT_S = 30.0
 PORT_IS_TAKEN = "the port is taken"
 
 # Runs in the new process before the server: dies with us, then becomes the server under the same pid. A program of
@@ -78,7 +79,12 @@ class Starter(threading.Thread):
         future: Future[subprocess.Popen[bytes]] = Future()
         guard = [sys.executable, "-I", "-S", "-c", _GUARD, str(os.getpid())]
         self._orders.put(([*guard, str(binary), str(config)], log, future))
-        return future.result(timeout=30)
+        try:
+            return future.result(timeout=START_TIMEOUT_S)
+        except TimeoutError as error:
+            raise ValkeyError(
+                f"{config.parent}: the server's process did not begin in {START_TIMEOUT_S:g} s"
+            ) from error
 
     def end(self) -> None:
         self._ended.set()
@@ -129,6 +135,16 @@ def configuration(folder: Path, port: int, password: str, max_memory_mb: int, fs
             "",
         ]
     )
+
+
+def earlier_access(config: Path) -> tuple[int, str] | None:
+    """Port and password of the server that this configuration was written for; None without a readable one."""
+    try:
+        words = [line.split(maxsplit=1) for line in config.read_text(encoding="utf-8").splitlines()]
+        known = {pair[0]: pair[1] for pair in words if len(pair) == 2}
+        return int(known["port"]), known["requirepass"]
+    except (OSError, ValueError, KeyError):
+        return None
 
 
 def log_cause(log: Path, start: int) -> str:

@@ -27,6 +27,11 @@ class Taken:
     since: int
 
 
+def asked_for(settings: CollapseSettings, level: Level) -> tuple[Action, ...]:
+    """What the configuration asks for at a level."""
+    return {Level.WARNING: settings.on_warning, Level.COLLAPSED: settings.on_collapse}.get(level, ())
+
+
 def decide(settings: CollapseSettings, health: Health, history: Sequence[Taken]) -> list[Action]:
     """The actions to do now, in order: those of the level, each once for every time that the level is entered.
 
@@ -34,7 +39,7 @@ def decide(settings: CollapseSettings, health: Health, history: Sequence[Taken])
     """
     if not settings.enabled or health.level == Level.HEALTHY:
         return []
-    asked = settings.on_collapse if health.level == Level.COLLAPSED else settings.on_warning
+    asked = asked_for(settings, health.level)
     rollbacks = [place for place, taken in enumerate(history) if taken.action == "rollback"]
     course = history[rollbacks[-1] + 1 :] if rollbacks else history  # what came before was taken back with its steps
     done = {taken.action for taken in course if (taken.level, taken.since) == (health.level, health.since)}

@@ -113,12 +113,15 @@ class RunProcess:
     def output(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")
 
-    def part(self, title: str) -> psutil.Process:
+    def part(self, title: str, timeout_s: float = 0.0) -> psutil.Process:
         """The process of an actor (`ray::EnvActor`) or server of this run, by its title."""
-        for process in psutil.Process(self.process.pid).children(recursive=True):
-            if any(title in word for word in process.cmdline()):
-                return process
-        raise AssertionError(f"no process {title!r} in the run")
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for process in psutil.Process(self.process.pid).children(recursive=True):
+                if any(title in word for word in _words(process)):
+                    return process
+            assert time.monotonic() < deadline, f"no process {title!r} in the run"
+            time.sleep(0.2)
 
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
@@ -134,6 +137,13 @@ class RunProcess:
                     process.kill()
                 except psutil.NoSuchProcess:
                     continue
+
+
+def _words(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
 
 
 def gone(processes: list[psutil.Process], timeout_s: float = 30.0) -> bool:

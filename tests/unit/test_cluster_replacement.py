@@ -12,15 +12,18 @@ import pytest
 
 from controller.causes import innermost
 from controller.cluster import Cluster
-from controller.config import RunConfig, validate
+from controller.config import validate
+from controller.learner_ranks import LearnerLost, LearnerRanks
 from controller.part_actors import PartActors
-from controller.replacements import MAX_RESTARTS, PartLost, Replacements
+from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
 from controller.supervision import Supervision
+from controller.supervision_settings import SupervisionSettings
 from controller.weight_route import WeightMismatch
 from tests.unit.fake_actors import Handle
 
 NAME = "inference-0"
+AT_ONCE = SupervisionSettings(restart_pause_s=0)
 
 
 class Engine:
@@ -85,14 +88,20 @@ class FakeActors(PartActors):
 class OfflineCluster(Cluster):
     """The cluster when it is up: one engine and a router, no Ray."""
 
-    def __init__(self, folder: Path, fails: Callable[[int], bool] = lambda number: False) -> None:
+    def __init__(self, folder: Path, fails: Callable[[int], bool] = lambda number: False, **supervision: float) -> None:
         self.fake = FakeActors(fails)
-        super().__init__(RunConfig(), folder, run_folder=None, with_learner=False, actors=self.fake)
+        super().__init__(
+            validate({"supervision": supervision}, source="test"),
+            folder,
+            run_folder=None,
+            with_learner=False,
+            actors=self.fake,
+        )
         self.inference = {NAME: Handle(Engine(self.fake.let))}
         self.inference[NAME].part.state = "ready"
         self.router = Handle(Router())
-        self.replacements = Replacements(retry_pause_s=0)
-        self.keeper = RouterKeeper(self.router, self.inference, {}, self.replacements, 5)
+        self.replacements = Replacements(AT_ONCE)
+        self.keeper = RouterKeeper(self.router, self.inference, {}, self.replacements, 5, 60)
 
 
 async def begin_revival(cluster: OfflineCluster) -> tuple[Handle, asyncio.Task[None]]:
@@ -124,14 +133,11 @@ def test_cluster_weight_update_leaves_a_starting_replacement_alone(tmp_path: Pat
     asyncio.run(run())
 
 
-def test_cluster_supervision_leaves_a_starting_replacement_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cluster_supervision_leaves_a_starting_replacement_alone(tmp_path: Path) -> None:
     """A replacement that answers nothing while it imports is not frozen."""
 
     async def run() -> None:
-        monkeypatch.setattr("controller.supervision.PING_TIMEOUT_S", 0.05)
-        cluster = OfflineCluster(tmp_path)
+        cluster = OfflineCluster(tmp_path, ping_timeout_s=0.05)
         dead, reviving = await begin_revival(cluster)
         cluster.inference[NAME].part.status = lambda: asyncio.sleep(60)
         checking = asyncio.create_task(Supervision(cluster).check_inference(NAME))
@@ -162,7 +168,7 @@ def test_cluster_replacement_that_never_starts_ends_the_run_with_its_cause(tmp_p
         cluster.fake.let.set()
         with pytest.raises(PartLost, match=r"inference-0 .* last: .*the engine did not fit"):
             await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
-        assert cluster.fake.created == MAX_RESTARTS
+        assert cluster.fake.created == AT_ONCE.max_restarts
 
     asyncio.run(run())
 
@@ -184,12 +190,11 @@ def test_cluster_engine_is_replaced_while_the_router_is_away(tmp_path: Path) -> 
     asyncio.run(run())
 
 
-def test_cluster_supervision_watches_the_others_while_an_engine_starts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cluster_supervision_watches_the_others_while_an_engine_starts(tmp_path: Path) -> None:
+    """Also shows that supervision.ping_every_s acts."""
+
     async def run() -> None:
-        monkeypatch.setattr("controller.supervision.PING_EVERY_S", 0.01)
-        cluster = OfflineCluster(tmp_path)
+        cluster = OfflineCluster(tmp_path, ping_every_s=0.01)
         cluster.inference[NAME].killed = True
         watching = asyncio.create_task(cluster.watch())
         await asyncio.sleep(0.05)
@@ -216,12 +221,73 @@ def test_cluster_part_that_is_lost_ends_the_work_beside_it(tmp_path: Path) -> No
     asyncio.run(run())
 
 
+class Rank:
+    """A learner rank: `frozen` answers nothing, `dead` is gone."""
+
+    def __init__(self) -> None:
+        self.frozen = False
+
+    async def status(self) -> dict[str, Any]:
+        await asyncio.sleep(60 if self.frozen else 0)
+        return {"pid": 1}
+
+    def train_step(self, groups: Any, version: int) -> dict[str, float]:
+        raise ValueError("a batch of nothing")
+
+    gpu = checksums = open_channel = weight_shapes = send_weights = None
+
+
+def learner_of(cluster: OfflineCluster, num_ranks: int = 2) -> list[Handle]:
+    """Gives the cluster a learner, whose ranks are returned."""
+    ranks = [Handle(Rank()) for _ in range(num_ranks)]
+    cluster.trains = True
+    cluster.learner = LearnerRanks(ranks, put=lambda value: value, kill=cluster.fake.kill)
+    return ranks
+
+
+@pytest.mark.parametrize("how", ["frozen", "dead"])
+def test_cluster_learner_rank_that_is_gone_or_frozen_is_found_between_two_steps(tmp_path: Path, how: str) -> None:
+    """Also shows that supervision.ping_timeout_s acts."""
+
+    async def run() -> None:
+        cluster = OfflineCluster(tmp_path, ping_timeout_s=0.1, ping_every_s=0.01)
+        ranks = learner_of(cluster)
+        watching = asyncio.create_task(cluster.watch())
+        await asyncio.sleep(0.05)
+        assert not watching.done()
+        if how == "frozen":
+            ranks[1].part.frozen = True
+        else:
+            ranks[1].killed = True
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(watching, 5)
+        found = innermost(caught.value)
+        assert isinstance(found, LearnerLost) and "learner rank 1 of 2" in str(found)
+        assert set(cluster.fake.killed) == set(ranks), "a learner that lost a rank is no learner"
+
+    asyncio.run(run())
+
+
+def test_cluster_learner_that_fails_by_itself_is_not_started_again_and_one_that_died_is(tmp_path: Path) -> None:
+    async def run() -> None:
+        for killed in (False, True):
+            cluster = OfflineCluster(tmp_path)
+            ranks = learner_of(cluster, 1)
+            ranks[0].killed = killed
+            with pytest.raises(PartLost) as caught:
+                await cluster.ask_learner(cluster.learner.train_step.remote([], 0), "training step 1")
+            assert isinstance(caught.value, LearnerLost) is killed
+            assert "learner failed while training step 1" in str(caught.value)
+
+    asyncio.run(run())
+
+
 def test_cluster_compares_checksums_of_every_so_many_updates_and_ends_the_run_when_they_differ(tmp_path: Path) -> None:
     """Also shows that inference.verify_every acts."""
 
     async def run() -> None:
         cluster = OfflineCluster(tmp_path)
-        cluster.config, cluster._with_learner = validate({"inference": {"verify_every": 2}}, source="test"), True
+        cluster.config, cluster.trains = validate({"inference": {"verify_every": 2}}, source="test"), True
         sent = {"w": hash("good")}
         cluster.learner = Handle(SimpleNamespace(checksums=lambda: sent))  # type: ignore[assignment]
         reports = [(await cluster.publish(version, "good"))[NAME] for version in (1, 2, 3)]
@@ -238,7 +304,7 @@ def test_cluster_sends_over_nccl_where_that_is_the_route(tmp_path: Path) -> None
 
     async def run() -> None:
         cluster = OfflineCluster(tmp_path)
-        cluster._with_learner = True
+        cluster.trains = True
         engine = cluster.inference[NAME].part
         engine.status = lambda: {"version": 0, "gpu": "gpu-1"}
         asked: list[str] = []

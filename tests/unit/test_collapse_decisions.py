@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from controller.collapse.decision import Taken, decide, lowered_lr, raised_eta, raised_kl_coef
+from controller.collapse.decision import Taken, asked_for, decide, lowered_lr, raised_eta, raised_kl_coef
 from controller.collapse.finding import Level
 from controller.collapse.observatory import Health
 from controller.collapse.settings import Action, CollapseSettings
@@ -23,6 +23,12 @@ def test_the_defaults_tell_and_save() -> None:
     assert decide(chosen, health(Level.HEALTHY), []) == []
     assert decide(chosen, health(Level.WARNING), []) == ["notify"]
     assert decide(chosen, health(Level.COLLAPSED), []) == ["notify", "checkpoint"]
+
+
+def test_a_healthy_run_asks_for_nothing() -> None:
+    chosen = CollapseSettings(on_warning=("checkpoint",), on_collapse=("notify",))
+    found = [asked_for(chosen, level) for level in Level]
+    assert found == [(), ("checkpoint",), ("notify",)]
 
 
 def test_nothing_is_done_when_switched_off() -> None:

@@ -7,7 +7,8 @@ import math
 
 from rich.console import Console
 
-from controller.live_view import LiveView, Part, ViewState, duration, number, render, sparkline, step_line
+from controller.live_view import LiveView, ViewState, duration, number, render, sparkline, step_line
+from controller.parts_file import Part
 
 VALUES = {
     "success": 0.25, "success_moving": 0.2, "reward": 2.5, "turns": 11.0, "trajectory_tokens": 312.0, "entropy": 0.41,

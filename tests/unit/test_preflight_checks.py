@@ -15,7 +15,6 @@ from controller.preflight import (
     check_memory,
     check_object_store,
     check_placement,
-    check_redis,
     check_run,
     check_temp,
     check_versions,
@@ -69,21 +68,6 @@ def test_gpus_that_are_not_there_are_missed() -> None:
     assert "learner.num_ranks = 512" in problem
     assert 'set learner.device to "cpu"' in problem
     assert list(check_gpus(validate({}, source="test"))) == []
-
-
-def test_redis_that_is_open_or_away_is_refused() -> None:
-    found = list(check_redis("redis://192.0.2.1:1/0", "", {}))
-    assert any("without a password" in line for line in found)
-    assert any("rediss://" in line for line in found)
-    (away,) = check_redis("redis://127.0.0.1:1/0", "", {})
-    assert away.startswith("queue.url = redis://127.0.0.1:1/0: no Redis or Valkey answers there")
-    (nonsense,) = check_redis("redis://127.0.0.1:port/0", "", {})
-    assert "write rediss://" in nonsense
-    assert list(check_redis("", "", {})) == []
-
-
-def test_password_is_never_shown() -> None:
-    assert not any("hidden" in line for line in check_redis("redis://me:hidden@127.0.0.1:1/0", "", {}))
 
 
 def test_cluster_that_is_not_there_has_no_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from controller.adjustments import Adjustment, note_adjustment
 from controller.metric_definitions import METRICS
 from controller.report.collection import collect
-from controller.report.curves import GROUPS, by_kind, group_of, mean_of, number
+from controller.report.curves import GROUPS, HEALTH, by_kind, group_of, mean_of, number
 from controller.report.summary import algorithm_of, method_of, sentences
 from tests.report_runs import make_run
 
 
 def test_every_metric_of_the_table_has_a_place_on_the_page() -> None:
     assert set(GROUPS.values()) <= set(METRICS)
-    assert {group_of(name) for name in METRICS} == set(GROUPS)
-    assert group_of("success") == group_of("alarms_anything") == group_of("health") == "outcome"
+    assert {group_of(name) for name in METRICS} == {*GROUPS, HEALTH}
+    assert group_of("success") == "outcome"
+    assert {group_of(name) for name in ("health", "alarms_anything", "actions_rollback")} == {"health"}
     assert group_of("phi_p90") == "exploration" and group_of("grad_norm") == "update" and group_of("step_s") == "flow"
     assert group_of("restarts_env-0") == "flow" and group_of("of_its_own") == "other"
 
@@ -35,6 +38,22 @@ def test_run_is_told_with_its_curves_kinds_and_events(tmp_path: Path) -> None:
     assert told["entropy"]["unit"] == "nats" and told["entropy"]["sentence"] == METRICS["entropy"].sentence
     assert told["house_of_its_own"]["group"] == "other"
     assert tree["made"] == 5.0
+
+
+def test_adjustments_are_told_with_their_old_values_and_taken_back_evaluations_left_out(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    for step, lr in ((2, 5e-4), (4, 2e-4)):
+        note_adjustment(folder, Adjustment(step, {"learner.lr": lr}, "rollback"))
+    with (folder / "audit.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"event": "resumed", "step": 2, "time": 4e9}) + "\n")
+    run = collect([folder])["runs"][0]
+    begun = str(run["config"]["learner.lr"])
+    assert run["adjustments"] == [
+        (2, "learner.lr", begun, "0.0005", "rollback"),
+        (4, "learner.lr", "0.0005", "0.0002", "rollback"),
+    ]
+    assert [row["version"] for row in run["evaluations"]] == [0]
+    assert not run["ended"]
 
 
 def test_run_of_no_step_and_of_one_say_so(tmp_path: Path) -> None:

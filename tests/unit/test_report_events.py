@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from controller.report.events import MOST, Event, events_of, newest
+from controller.report.events import MOST, TAKEN_BACK, Event, events_of, newest
 from controller.report.run_log import LogLine
 
 CREATED = 1_000_000.0
@@ -37,6 +37,29 @@ def test_checkpoints_resumes_and_unknown_events_come_from_the_audit() -> None:
         Event("resume", 0, "resumed from its beginning"),
         Event("checkpoint", 2, "checkpoint of step 2"),
         Event("action", 3, "scaled: envs 4"),
+    ]
+
+
+def test_what_a_rollback_took_back_is_marked_so() -> None:
+    audit = [
+        {"event": "committed", "step": 1, "time": 10.0},
+        {"event": "committed", "step": 3, "time": 30.0},
+        {"event": "resumed", "step": 1, "time": 40.0},
+        {"event": "committed", "step": 3, "time": 60.0},
+    ]
+    events = [
+        {"event": "health", "step": 3, "text": "ill", "time": 31.0},
+        {"event": "action", "step": 3, "action": "rollback", "text": "rollback: ill", "time": 32.0},
+    ]
+    row = {"label": "during", "panel": "seen", "version": 2, "success": 0.5, "won": 1, "played": 2, "time": 25.0}
+    assert found(audit=audit, events=events, evaluations=[row]) == [
+        Event("checkpoint", 1, "checkpoint of step 1"),
+        Event("resume", 1, "resumed from the checkpoint of step 1"),
+        Event("evaluation", 2, "during: 50.0% on seen (1/2 tasks)" + TAKEN_BACK),
+        Event("checkpoint", 3, "checkpoint of step 3" + TAKEN_BACK),
+        Event("checkpoint", 3, "checkpoint of step 3"),
+        Event("health", 3, "ill" + TAKEN_BACK),
+        Event("action", 3, "rollback: ill"),
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from controller.replacements import MAX_RESTARTS, PartLost, Replacements
+from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
 from tests.unit.fake_actors import Handle
 
@@ -40,9 +40,12 @@ class Router:
         self.servers[name] = actor
 
 
-def keeper_of(router: Handle, patience_s: float = 5.0) -> tuple[RouterKeeper, Replacements]:
+def keeper_of(
+    router: Handle, patience_s: float = 5.0, answer_timeout_s: float = 60.0
+) -> tuple[RouterKeeper, Replacements]:
     replacements = Replacements()
-    return RouterKeeper(router, {"inference-0": "actor"}, {}, replacements, patience_s), replacements
+    keeper = RouterKeeper(router, {"inference-0": "actor"}, {}, replacements, patience_s, answer_timeout_s)
+    return keeper, replacements
 
 
 def test_router_keeper_counts_a_restart_once_and_introduces_again() -> None:
@@ -84,8 +87,8 @@ def test_router_keeper_router_that_dies_again_and_again_ends_the_run() -> None:
         router = Handle(Router())
         keeper, _ = keeper_of(router)
         await keeper.introduce()
-        with pytest.raises(PartLost, match=rf"router .* budget is {MAX_RESTARTS}"):
-            for _ in range(MAX_RESTARTS + 1):
+        with pytest.raises(PartLost, match=r"router .* budget is supervision.max_restarts = 5"):
+            for _ in range(6):
                 router.part.restart()
                 await keeper.check()
 
@@ -110,9 +113,8 @@ def test_router_keeper_frozen_router_is_killed(monkeypatch: pytest.MonkeyPatch) 
 
     async def run() -> None:
         router = Handle(Router())
-        keeper, _ = keeper_of(router)
+        keeper, _ = keeper_of(router, answer_timeout_s=0.05)
         router.part.status = lambda: asyncio.sleep(60)
-        monkeypatch.setattr("controller.router_keeper.ANSWER_TIMEOUT_S", 0.05)
         monkeypatch.setattr("ray.kill", lambda actor, no_restart: killed.append(actor))
         assert await keeper.check() is None
         assert killed == [router]

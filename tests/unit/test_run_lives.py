@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,7 +19,9 @@ from controller.checkpoint import CheckpointStore
 from controller.collapse.finding import Level
 from controller.collapse.observatory import Health, Observatory
 from controller.config import RunConfig
-from controller.run_care import MARGIN
+from controller.learner_ranks import LearnerLost
+from controller.replacements import PartLost
+from controller.run_care import MARGIN, Care, RunCare
 from controller.run_folder import RunFolder
 from controller.training_run import TrainingRun
 from envs.records import Trajectory, Turn
@@ -26,6 +29,7 @@ from tests.fakes import make_candidate, make_turn
 from tests.unit.test_train_loop import Scene, call, cluster_of
 
 BASE_LR = 1e-2
+SMALL = {"groups_per_step": 2, "group_size": 2, "num_env_actors": 1}
 
 
 class Lives(Scene):
@@ -180,3 +184,94 @@ def test_lives_run_that_stands_still_is_told_of_while_it_does(lives: Lives, monk
     assert asked and all(0 <= waited < 30 for waited in asked)
     told = [row for row in lives.lines("events.jsonl") if row["text"] == "no step for long"]
     assert [(row["event"], row["step"], row["level"]) for row in told] == [("health", 6, 1)], "once, not every second"
+
+
+def test_lives_learner_ranks_asked_for_are_not_forgotten_when_something_else_is_due(lives: Lives) -> None:
+    """A rollback, and a raised knob, come after the same step as the request."""
+
+    def ask(run: TrainingRun) -> None:
+        collapses_at_its_learning_rate(run)
+        if len(lives.configs) == 1:
+            care = RunCare.care
+
+            async def with_request(self: RunCare) -> Care:
+                found = await care(self)
+                if found.changes:
+                    run._change_learners(2)
+                return found
+
+            lives.monkeypatch.setattr(RunCare, "care", with_request)
+
+    lives.prepare = ask
+    status = lives.train(steps=24, learner={"lr": BASE_LR}, collapse={"on_collapse": ["rollback", "raise_kl"]})
+    assert status == 0
+    (adjustment,) = adjustments_of(lives.folder)
+    assert adjustment.changes.keys() == {"learner.num_ranks", "learner.lr", "loss.kl_coef"}
+    assert "2 learner ranks" in adjustment.cause and "success" in adjustment.cause
+    assert [(one.learner.num_ranks, one.learner.lr) for one in lives.configs] == [(1, BASE_LR), (2, BASE_LR / 2)]
+    assert len(lives.lines("metrics.before-rollback-1.jsonl")) > lives.events("resumed")[-1]["step"]
+
+
+def loses_its_learner(run: TrainingRun, *versions: int) -> None:
+    """The learner dies when it is to train these."""
+    real = run.cluster.learner.train_step.remote
+
+    async def train_step(groups: list[Any], version: int) -> dict[str, float]:
+        if version in versions:
+            raise LearnerLost(f"learner failed while training step {version + 1}: ActorDiedError: killed")
+        return dict(await real(groups, version))
+
+    run.cluster.learner.train_step = call(train_step)
+
+
+def test_lives_learner_that_is_lost_comes_back_from_the_last_checkpoint(lives: Lives) -> None:
+    def lose_once(run: TrainingRun) -> None:
+        if len(lives.configs) == 1:
+            loses_its_learner(run, 3)
+
+    lives.prepare = lose_once
+    assert lives.train(checkpoint={"every_steps": 2}) == 0
+    lives.check_complete()
+    assert [event["step"] for event in lives.events("resumed")] == [2]
+    assert [row["restarts_learner"] for row in lives.rows()] == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_lives_learner_that_is_lost_again_and_again_ends_the_run_with_its_cause(lives: Lives) -> None:
+    """Also shows that supervision.max_restarts and restart_pause_s act: 2, of none, which is not slept."""
+    lives.prepare = lambda run: loses_its_learner(run, 3)
+    with pytest.raises(PartLost, match=r"the learner is not started again.*max_restarts = 2.*training step 4"):
+        lives.train(checkpoint={"every_steps": 2}, supervision={"max_restarts": 2, "restart_pause_s": 0.0})
+    assert len(lives.configs) == 3
+    assert CheckpointStore(lives.folder / "checkpoints", 2).steps() == [2]
+    lives.prepare = lambda run: None
+    assert lives.resume() == 0
+    lives.check_complete()
+
+
+def test_lives_steps_that_are_done_are_saved_when_another_part_is_lost(lives: Lives) -> None:
+    """Between two steps the learner still stands where the last one left it."""
+
+    def lose_an_actor(run: TrainingRun) -> None:
+        cluster = cluster_of(run)
+
+        async def watch() -> None:
+            while run.done < 3 or run.waiting_since is None:
+                await asyncio.sleep(0.001)
+            raise PartLost("env-0 is not started again")
+
+        async def play(spec: TrajectorySpec, replay: tuple[Turn, ...]) -> Trajectory:
+            if run.done >= 3:
+                await asyncio.sleep(3600)
+            return await real(spec, replay)
+
+        real = cluster._play
+        cluster.env["env-0"].run = call(play)
+        cluster.watch = watch  # type: ignore[method-assign]
+
+    lives.prepare = lose_an_actor
+    with pytest.raises(PartLost, match="env-0 is not started again"):
+        lives.train(checkpoint={"every_steps": 4}, rollout={**SMALL, "max_staleness": 0})
+    assert CheckpointStore(lives.folder / "checkpoints", 2).steps() == [3]
+    lives.prepare = lambda run: None
+    assert lives.resume() == 0
+    lives.check_complete()

@@ -95,6 +95,14 @@ def test_nothing_is_tracked_unless_a_rate_is_asked_for() -> None:
         (["calibration.resampled_share=0.2", "tds=off"], "calibration.resampled_share = 0.2: moves tds.eta"),
         (["calibration.cut_share=0.2", "tti.epsilon=0"], "tti.epsilon = 0.0: must be from calibration.epsilon_min"),
         (["calibration.cut_share=0.2", "tti.signal=release"], "needs an epsilon"),
+        (
+            ["calibration.resampled_share=0.2", 'collapse.on_warning=["notify", "raise_eta"]'],
+            "command line: collapse.on_warning = raise_eta: would do nothing: with calibration.resampled_share = 0.2",
+        ),
+        (
+            ["calibration.resampled_share=0.2", 'collapse.on_collapse=["raise_eta"]'],
+            "leave it out, or set calibration.resampled_share to 0",
+        ),
     ],
 )
 def test_tracking_that_cannot_act_is_refused(overrides: list[str], piece: str) -> None:
