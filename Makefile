@@ -7,11 +7,11 @@ ROOMS := actors controller envs learner
 export PYTHON VLLM TORCH TORCH_INDEX EXTRAS
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test lint check clean monitoring-up monitoring-down monitoring-status \
+.PHONY: help setup train test lint check chaos clean monitoring-up monitoring-down monitoring-status \
   cluster-up cluster-status cluster-check cluster-scale cluster-submit cluster-down
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z -]+:.*## / {sub(/ /, "|", $$1); printf "  make %-35s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables: RECIPE=alfworld ARGS="seed=1 steps=20" VLLM=cpu|cuda TORCH_INDEX=URL EXTRAS=textworld|dense PYTHON=python3.11'
 
 setup:  ## build .venv (cached; runs by itself before the others)
@@ -55,6 +55,9 @@ cluster-submit: setup  ## train in the cluster: make cluster-submit RECIPE=alfwo
 
 cluster-status cluster-down: setup  ## nodes, actors, the run, what is dead and why; or end all of it
 	@$(CLUSTER) $(ARGS)
+
+chaos: setup  ## random faults against real runs, judged from their logs: make chaos FOLDER=/tmp/chaos ARGS="--runs 20"
+	@$(BIN) bench.chaos --folder $(or $(FOLDER),runs/chaos) $(ARGS)
 
 clean:  ## remove caches and builds (.venv and runs stay)
 	@rm -rf build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
