@@ -3,7 +3,7 @@
     python -m bench.kill_resume [--kills 10] [--seed 0] [--steps 12] [--folder FOLDER] [key=value ...]
 
 Two runs of one recipe (tiny policy, fixed seed, staleness 0): one is left alone, of the other the learner, the
-controller, the queue's server, or all processes at once are killed at random moments, and each time it is resumed.
+controller, the queue's server, or all processes at once are killed at random moments, and it is resumed when it ended.
 Then: every trajectory is in exactly one committed step (audit), and the numbers of every step and the last weights
 are compared. Prints one row a kill, the comparison, and a JSON line; exit status 1 when the audit or the course differ.
 
@@ -29,11 +29,14 @@ from typing import Any
 import psutil
 
 from controller.audit import judge_file
+from controller.process_roles import PROCESS_MEASURES
 from tests.integration.quick_policy import make_quick_policy
 from tests.integration.run_process import RunProcess, gone
 
 TARGETS = ("learner", "controller", "valkey", "all")
 PART = {"learner": "ray::LearnerActor", "valkey": "valkey-server"}
+PART_TIMEOUT_S = 300.0
+"""A part that was killed before comes back in this time."""
 STARTING_SHARE = 0.4
 """Share of the kills of the controller and of all that hit a run while it starts: the other parts are not there."""
 STEPS_AHEAD = 3.0
@@ -56,7 +59,7 @@ SETTINGS = (
 CLOCK = ("_s", "per_s", "_moving", "_depth", "_lag")
 CLOCK_FIRST = (
     "busy_", "restarts_", "groups_ready", "groups_under_way", "replayed_", "repeated_", "failed_attempts_", "weights_",
-    "foreign_",
+    "foreign_", "overlap_", *(f"{kind}_" for kind in PROCESS_MEASURES),
 )  # fmt: skip
 """Numbers of the clock or of one life of the run, not of its course."""
 
@@ -149,12 +152,10 @@ def _kill(run: RunProcess, target: str) -> bool:
             except psutil.NoSuchProcess:
                 continue
         run.process.wait(30)
-    else:
-        run.part(PART[target]).kill()
-        if target == "valkey":
-            time.sleep(1.0)
-            return run.process.poll() is not None
-        run.finish()
+    else:  # the run goes on: with another server, or in another life from its last checkpoint
+        run.part(PART[target], PART_TIMEOUT_S).kill()
+        time.sleep(1.0)
+        return run.process.poll() is not None
     assert gone(family, 60.0), "processes outlived the run that started them"
     return True
 

@@ -24,13 +24,17 @@ it: after a kill, or when the queue lost the group, its siblings are played agai
 Verdicts: `trained` exactly once in a committed step, `dropped` with a reason, else `live`. Everything else is a
 problem: trained twice, trained and dropped, trained without having been issued, siblings that differ between queue and
 step, one trajectory in two groups, indices that leave a gap.
+
+In order. Groups are issued in the order of their indices, every task of the panel once an epoch, and settled (trained
+or dropped) in that order too: one that a committed step has passed over is lost, whatever is still written of it. That
+the epochs are shuffled as they should be cannot be seen in the log; whoever has the panel passes `task_of`.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -165,12 +169,19 @@ class _Course:
         fate.task = task
 
 
-def judge(events: Iterable[dict[str, Any]]) -> AuditReport:
-    """The verdict on every group and trajectory. `report.clean` says that nothing was lost or trained twice."""
+TaskOf = Callable[[int], str]
+"""The id of the task that the run has to serve with the group of this index (`controller.task_order`)."""
+
+
+def judge(events: Iterable[dict[str, Any]], task_of: TaskOf | None = None) -> AuditReport:
+    """The verdict on every group and trajectory. `report.clean` says that nothing was lost or trained twice, and that
+    the panel was served in order: with `task_of`, in exactly that one."""
     course = _Course()
     for number, record in enumerate(events, start=1):
         course.read(number, record)
-    problems = list(course.problems)
+    problems = [*course.problems, *_out_of_epoch(course), *_out_of_row(course)]
+    if task_of is not None:
+        problems += _not_asked_for(course, task_of)
     groups: dict[str, Verdict] = {}
     trajectories: dict[str, Verdict] = {}
     owners: dict[str, str] = {}
@@ -193,9 +204,55 @@ def judge(events: Iterable[dict[str, Any]]) -> AuditReport:
     return AuditReport(groups, trajectories, dict(reasons), course.committed, course.rolled_back, problems)
 
 
-def judge_file(path: Path) -> AuditReport:
+def judge_file(path: Path, task_of: TaskOf | None = None) -> AuditReport:
     """The verdict on a run's `audit.jsonl`."""
-    return judge(read_json_lines(path))
+    return judge(read_json_lines(path), task_of)
+
+
+def _out_of_epoch(course: _Course) -> list[str]:
+    """Every task once an epoch. How long an epoch is, the first task that comes again says."""
+    tasks = [course.fates[course.indices[index]].task for index in sorted(course.indices)]
+    first: dict[str | None, int] = {}
+    size = next((place for place, task in enumerate(tasks) if first.setdefault(task, place) != place), len(tasks))
+    found, epoch = [], 0
+    served: set[str | None] = set()
+    for index, task in enumerate(tasks[size:], start=size):
+        if index // max(size, 1) != epoch:
+            epoch, served = index // size, set()
+        if task in served or task not in first or first[task] >= size:
+            found.append(f"index {index}: task {task} is out of turn: an epoch has {size} tasks, each once")
+        served.add(task)
+    return found
+
+
+def _out_of_row(course: _Course) -> list[str]:
+    """Committed steps take the groups in the order of their indices, and leave none out."""
+    steps: dict[int, int] = {}
+    for index, group in course.indices.items():
+        fate = course.fates[group]
+        settled = [step for step, _ in (*fate.trained, *fate.dropped) if step <= course.committed]
+        if settled:
+            steps[index] = settled[0]
+    found, latest = [], 0
+    for index in range(max(steps, default=-1) + 1):
+        if index in steps:
+            if steps[index] < latest:
+                found.append(f"index {index}: settled in step {steps[index]}, after a group of step {latest}")
+            latest = max(latest, steps[index])
+        elif index in course.indices:
+            found.append(
+                f"group {course.indices[index]}: passed over: neither trained nor dropped, and later ones were"
+            )
+    return found
+
+
+def _not_asked_for(course: _Course, task_of: TaskOf) -> list[str]:
+    served = {index: course.fates[group].task for index, group in sorted(course.indices.items())}
+    return [
+        f"index {index}: task {task} was served, {task_of(index)} was due"
+        for index, task in served.items()
+        if task != task_of(index)
+    ]
 
 
 def _given_up(fate: _Fate) -> dict[str, str]:

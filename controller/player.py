@@ -61,8 +61,8 @@ class Player:
     def _choose(self) -> tuple[str, Any]:
         """The environment actor with the least to do; one that is leaving only if there is no other."""
         cluster = self._cluster
-        order = list(cluster.env)
-        name = min(order, key=lambda one: (one in cluster.leaving, self._in_flight[one], order.index(one)))
+        # `min` gives the first among equals: the one that has been there longest.
+        name = min(cluster.env, key=lambda one: (one in cluster.leaving, self._in_flight[one]))
         return name, cluster.env[name]
 
     async def play(

@@ -11,6 +11,7 @@ turn's, `decide` says which candidate to accept or that another one is to be dra
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
 import time
 from collections import Counter, OrderedDict
@@ -33,6 +34,9 @@ RETRY_PAUSE_S = 0.25
 
 MAX_REMEMBERED_GROUPS = 4096
 """Groups whose home server is remembered; beyond that the oldest are forgotten (only the prefix cache suffers)."""
+
+MOST_OUTDATED = 16
+"""Entries of the servers' ranking for each server, before the outdated ones are thrown away."""
 
 
 class TurnFailed(RuntimeError):
@@ -102,6 +106,8 @@ class Router:
     def __init__(self, servers: Sequence[Server], settings: RouterSettings) -> None:
         self._settings = settings
         self._loads = {server.name: _Load(server) for server in servers}
+        self._ranking = [(0, name) for name in sorted(self._loads)]
+        """A heap of (in flight, server), which holds the truth of each server and what was true before."""
         self._homes: OrderedDict[str, str] = OrderedDict()
         self._kept = LiveTurns()
         self._counts: Counter[str] = Counter()
@@ -148,7 +154,7 @@ class Router:
             name = load.server.name
             request_id = f"{request.trajectory_id}/{request.turn}/{attempt}.{failures}"
             timeout = min(self._settings.request_timeout_s, max(deadline - time.monotonic(), 0.001))
-            load.in_flight += 1
+            self._count(load, 1)
             try:
                 async with asyncio.timeout(timeout):
                     return await load.server.generate(
@@ -170,7 +176,7 @@ class Router:
                 load.last_failure = last
                 self._counts["server_failures"] += 1
             finally:
-                load.in_flight -= 1
+                self._count(load, -1)
             await asyncio.sleep(RETRY_PAUSE_S)
         raise TurnFailed(
             f"{request.trajectory_id}, turn {request.turn}: no reply within {self._settings.turn_timeout_s:g} s "
@@ -179,18 +185,52 @@ class Router:
 
     def _pick(self, group_id: str, *, stay: bool, avoid: str) -> _Load | None:
         """The group's home server (its prefixes are cached there), else the least loaded one."""
-        usable = [name for name in self._loads if name != avoid] or list(self._loads)
-        if not usable:
-            return None
         home = self._homes.get(group_id)
-        if stay and home in usable:
+        if stay and home in self._loads and (home != avoid or len(self._loads) == 1):
             return self._loads[home]
-        name = min(usable, key=lambda one: (self._loads[one].in_flight, one != home, one))
+        name = self._least_loaded(avoid)
+        if name is None:
+            return None
+        # Among equals the home is the best; whether it is among them needs no search.
+        if home in self._loads and home != avoid and self._loads[home].in_flight == self._loads[name].in_flight:
+            name = home
         if stay:
             self._homes[group_id] = name
             while len(self._homes) > MAX_REMEMBERED_GROUPS:
                 self._homes.popitem(last=False)
         return self._loads[name]
+
+    def _least_loaded(self, avoid: str) -> str | None:
+        """The server with the fewest requests, by name among equals; `avoid` only if there is no other.
+
+        Costs the logarithm of the number of servers: every turn comes here, and there may be hundreds of servers.
+        """
+        avoided: tuple[int, str] | None = None
+        found: str | None = None
+        while self._ranking and found is None:
+            in_flight, name = self._ranking[0]
+            if name not in self._loads or self._loads[name].in_flight != in_flight:
+                heapq.heappop(self._ranking)  # true no more
+            elif name == avoid and len(self._loads) > 1:
+                avoided = heapq.heappop(self._ranking)
+            else:
+                found = name
+        if avoided:
+            heapq.heappush(self._ranking, avoided)
+        return found
+
+    def _count(self, load: _Load, change: int) -> None:
+        """One request more or less."""
+        load.in_flight += change
+        if self._loads.get(load.server.name) is not load:
+            return  # it was replaced meanwhile
+        heapq.heappush(self._ranking, (load.in_flight, load.server.name))
+        if len(self._ranking) > MOST_OUTDATED * len(self._loads) + 64:
+            self._rank()
+
+    def _rank(self) -> None:
+        self._ranking = [(load.in_flight, name) for name, load in self._loads.items()]
+        heapq.heapify(self._ranking)
 
     def replace_server(self, name: str, server: Server | None) -> None:
         """Another server under `name` (its restart), or none while it is away; requests in flight fail on their own."""
@@ -198,6 +238,7 @@ class Router:
             self._loads.pop(name, None)
         else:
             self._loads[name] = _Load(server)
+        self._rank()
 
     def live(self, trajectory_id: str) -> tuple[Turn, ...]:
         """The accepted turns so far; another environment actor can go on from there."""

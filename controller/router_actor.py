@@ -41,7 +41,12 @@ class RayServer:
             raise
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=8192)
+MAX_CONCURRENCY = 65_536
+"""A turn is a call that lasts as long as its engine takes: as many as there are live trajectories are in the router at
+once. What comes beyond the limit waits in line, pings too, and a router whose pings wait is taken for frozen."""
+
+
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=0, max_concurrency=MAX_CONCURRENCY)
 class RouterActor:
     """A restart loses the turns of live trajectories (they go on; only their replay starts afresh), nothing else.
 
