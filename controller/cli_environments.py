@@ -42,9 +42,9 @@ def add_environment_commands(commands: Any) -> None:
     trace.add_argument(
         "--data", type=Path, metavar="PATH", help="webshop: official files; a task is an index into the goal list"
     )
-    trace.add_argument("--goal-seed", type=int, default=233, help="webshop: seed of the goal list (default: 233)")
+    trace.add_argument("--goal-seed", type=int, help="webshop: seed of the goal list (default: 233)")
     trace.add_argument("--human-goals", action="store_true", help="webshop: the goals that people wrote")
-    trace.add_argument("--observation", choices=("text", "text_rich"), default="text", help="webshop: observation mode")
+    trace.add_argument("--observation", choices=("text", "text_rich"), help="webshop: observation mode (default: text)")
     trace.set_defaults(run=_trace)
     compare = actions.add_parser("compare", help="walk through games in our engine and in TextWorld (EXTRAS=textworld)")
     compare.add_argument("env", choices=("alfworld",))
@@ -109,6 +109,10 @@ def _trace(options: argparse.Namespace) -> int:
 
 def _records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     if options.data is None and options.panel:
+        for name in ("goal_seed", "human_goals", "observation"):
+            if (value := getattr(options, name)) is not None and value is not False:  # a seed may be 0
+                option = f"--{name.replace('_', '-')}"
+                raise DataError(f"{option} with --panel {options.panel}: a panel's tasks name all of it; leave it out")
         from envs.trace import trace_file
 
         return trace_file(options.env, options.panel, options.episodes)
@@ -119,9 +123,9 @@ def _records(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     return trace_data(
         options.data,
         options.episodes,
-        goal_seed=options.goal_seed,
+        goal_seed=233 if options.goal_seed is None else options.goal_seed,
         human_goals=options.human_goals,
-        observation_mode=options.observation,
+        observation_mode=options.observation or "text",
     )
 
 

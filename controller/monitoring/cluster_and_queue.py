@@ -29,6 +29,17 @@ CLUSTER_AND_QUEUE = Dashboard(
             ),
         ),
         Row(
+            "Processes",
+            (
+                Panel("Memory", "Resident, of the run's processes by role.",
+                      (Query(f"1e6 * {rule('process_memory_mb')}", "{{run}} {{role}}"),), "bytes"),
+                Panel("Memory that is shared with nobody", "Without files and shared memory: what a leak is seen in.",
+                      (Query(f"1e6 * {rule('process_private_mb')}", "{{run}} {{role}}"),), "bytes"),
+                Panel("File handles", "Open, by role.", (Query(rule("process_fds"), "{{run}} {{role}}"),)),
+                Panel("Threads", "By role.", (Query(rule("process_threads"), "{{run}} {{role}}"),)),
+            ),
+        ),
+        Row(
             "Replay queue",
             (
                 Panel("Groups in the queue", "Until they are acknowledged, after a checkpoint; and the bound.",

@@ -13,10 +13,10 @@ from typing import Any
 
 from controller.report.comparison import band, final_numbers, flat, sets_of
 from controller.report.curves import by_kind, columns, describe, seconds
-from controller.report.events import KINDS, events_of, newest
+from controller.report.events import KINDS, events_of, is_taken_back, newest, resumes_of
 from controller.report.excerpt import Pieces, StepExcerpt, Strings, excerpt_of, spread
 from controller.report.run_files import RunFiles, read_run
-from controller.report.summary import algorithm_of, method_of, sentences
+from controller.report.summary import adjusted_knobs, algorithm_of, method_of, sentences
 from controller.report.token_texts import load_decoder, piece_maker
 from controller.report.trajectory_files import DAMAGED, read_outcomes, read_trajectories
 
@@ -71,6 +71,8 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
     known = [one for one in times if one is not None]
     num_done, total = max(steps, default=0), config.get("steps")
     outcomes = {step: _outcomes(path) for step, path in files.trajectories.items()}
+    resumes = resumes_of(files.audit)
+    evaluations = [row for row in files.evaluations if not is_taken_back(row.get("version"), row.get("time"), resumes)]
     events, left_out = newest(events_of(files.audit, files.events, files.log, files.evaluations, steps, created))
     return {
         "name": files.name,
@@ -84,17 +86,18 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
         "last": known[-1] if known else None,
         "total": total if isinstance(total, int) else None,
         "done": num_done,
-        "ended": any(row.get("label") == "after" and row.get("version") == num_done for row in files.evaluations),
-        "sentences": sentences(config, num_done, table, files.evaluations),
-        "evaluations": [{name: row.get(name) for name in EVALUATION} for row in files.evaluations],
+        "ended": any(row.get("label") == "after" and row.get("version") == num_done for row in evaluations),
+        "sentences": sentences(config, num_done, table, evaluations),
+        "evaluations": [{name: row.get(name) for name in EVALUATION} for row in evaluations],
         "steps": list(steps),
         "times": times,
         "columns": table,
         "events": [[one.kind, one.step, one.text] for one in events],
         "kinds": {"steps": list(outcomes), "table": by_kind(outcomes)},
-        "final": final_numbers(table, files.evaluations, known),
+        "final": final_numbers(table, evaluations, known),
         "versions": {str(key): str(value) for key, value in files.versions.items()},
         "config": {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in config.items()},
+        "adjustments": adjusted_knobs(config, files.adjustments),
         "notes": [*files.notes, *left_out],
     }
 

@@ -15,17 +15,20 @@ from controller.metric_definitions import METRICS, definition
 Column = list[float | None]
 """One value a step; None where it was not measured."""
 
-GROUPS = {"outcome": "success", "exploration": "entropy", "update": "mismatch_kl", "flow": "staleness"}
+GROUPS = {
+    "outcome": "success", "exploration": "entropy", "update": "mismatch_kl", "flow": "staleness",
+    "cluster": "memory_mb_controller",
+}  # fmt: skip
 """Parts of the table of metric definitions, in its order, by the first metric of each."""
-OTHER = "other"
+HEALTH, OTHER = "health", "other"
 DIGITS = 6
 
 
 def group_of(name: str) -> str:
     """The part of the page that a metric belongs to; one that the table does not know is in `other`."""
-    if name == "health" or name.startswith("alarms_"):
-        return "outcome"
-    if name.startswith(("restarts_", "actions_")):
+    if name in ("health", "webhook_failures") or name.startswith(("alarms_", "actions_")):
+        return HEALTH
+    if name.startswith("restarts_"):
         return "flow"
     if name not in METRICS:
         return OTHER

@@ -29,6 +29,8 @@ ROUTINE = frozenset({"issued", "finished", "queued", "trained", "dropped"})
 """Events of the audit that every group goes through."""
 HEALTH = ("healthy", "warning", "collapsed")
 RESTARTED = (" is replaced (", "Valkey restarted (", "Ray started it again")
+TAKEN_BACK = " (taken back: the run went on from an earlier step)"
+Resumes = Sequence[tuple[float, int]]
 LONGEST = 400
 """Characters of a text that are kept."""
 MOST = 300
@@ -54,13 +56,26 @@ def events_of(
 ) -> list[Event]:
     """All events by step, each once. `audit`, `events`: records of audit.jsonl and events.jsonl. `created`: when the
     run was, seconds since 1970; None leaves the log out."""
-    found = [*_audited(audit), *_noted(events), *_evaluated(evaluations), *_restarts(steps)]
+    resumes = resumes_of(audit)
+    found = [*_audited(audit, resumes), *_noted(events, resumes), *_evaluated(evaluations, resumes), *_restarts(steps)]
     if not any(record.get("event") == "health" for record in events):
         found += _health(steps)
     if created is not None and log:
         found += _logged(log, steps, zone_offset(created, log[0].time))
     order = {kind: place for place, kind in enumerate(KINDS)}
     return sorted(dict.fromkeys(found), key=lambda event: (event.step, order[event.kind]))
+
+
+def resumes_of(audit: Sequence[Mapping[str, Any]]) -> list[tuple[float, int]]:
+    """When the run began anew, seconds since 1970, and the step that it went on from."""
+    rows = [(row.get("time"), row.get("step")) for row in audit if row.get("event") == "resumed"]
+    return [(when, step) for when, step in rows if isinstance(when, int | float) and isinstance(step, int)]
+
+
+def is_taken_back(step: Any, when: Any, resumes: Resumes) -> bool:
+    """Whether a step that ended at `when` never was: the run went on from an earlier one after that."""
+    known = isinstance(step, int) and isinstance(when, int | float)
+    return known and any(when < begun and step > back_to for begun, back_to in resumes)
 
 
 def newest(events: Sequence[Event]) -> tuple[list[Event], list[str]]:
@@ -77,29 +92,34 @@ def newest(events: Sequence[Event]) -> tuple[list[Event], list[str]]:
     return kept, notes
 
 
-def _audited(audit: Sequence[Mapping[str, Any]]) -> list[Event]:
+def _audited(audit: Sequence[Mapping[str, Any]], resumes: Resumes) -> list[Event]:
     found = []
     for record in audit:
         name, step = record.get("event"), record.get("step", 0)
         if not isinstance(name, str) or name in ROUTINE or not isinstance(step, int):
             continue
         if name == "committed":
-            found.append(Event("checkpoint", step, f"checkpoint of step {step}"))
+            found.append(Event("checkpoint", step, f"checkpoint of step {step}" + _back(step, record, resumes)))
         elif name == "resumed":
             place = f"the checkpoint of step {step}" if step else "its beginning"
             found.append(Event("resume", step, f"resumed from {place}"))
         else:
-            found.append(Event("action", step, _told(name, record)))
+            found.append(Event("action", step, _told(name, record) + _back(step, record, resumes)))
     return found
 
 
-def _noted(events: Sequence[Mapping[str, Any]]) -> list[Event]:
-    """What the run did about its health, or was asked to do."""
+def _back(step: int, record: Mapping[str, Any], resumes: Resumes) -> str:
+    return TAKEN_BACK if is_taken_back(step, record.get("time"), resumes) else ""
+
+
+def _noted(events: Sequence[Mapping[str, Any]], resumes: Resumes) -> list[Event]:
+    """What the run did about its health, or was asked to do. A rollback is no part of what it takes back."""
     found = []
     for record in events:
         name, step = record.get("event"), record.get("step")
         if isinstance(name, str) and isinstance(step, int):
-            found.append(Event("health" if name == "health" else "action", step, _told(name, record)))
+            back = "" if record.get("action") == "rollback" else _back(step, record, resumes)
+            found.append(Event("health" if name == "health" else "action", step, _told(name, record) + back))
     return found
 
 
@@ -111,13 +131,14 @@ def _told(name: str, record: Mapping[str, Any]) -> str:
     return _short(f"{name}: {text}" if text else name)
 
 
-def _evaluated(evaluations: Sequence[Mapping[str, Any]]) -> list[Event]:
+def _evaluated(evaluations: Sequence[Mapping[str, Any]], resumes: Resumes) -> list[Event]:
     found = []
     for row in evaluations:
         step, success = row.get("version"), row.get("success")
         if isinstance(step, int) and isinstance(success, int | float):
             text = f"{row.get('label', 'evaluation')}: {success:.1%} on {row.get('panel', '?')}"
-            found.append(Event("evaluation", step, _short(f"{text} ({row.get('won')}/{row.get('played')} tasks)")))
+            text = _short(f"{text} ({row.get('won')}/{row.get('played')} tasks)")
+            found.append(Event("evaluation", step, text + _back(step, row, resumes)))
     return found
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controller.adjustments import FILE as ADJUSTMENTS
 from controller.durable_files import RunFolderError
 from controller.report.run_log import LogLine, read_log
 from controller.run_folder import CONFIG, IDENTITY
@@ -40,6 +41,7 @@ class RunFiles:
     steps: dict[int, dict[str, Any]]
     audit: tuple[dict[str, Any], ...]
     events: tuple[dict[str, Any], ...]
+    adjustments: tuple[dict[str, Any], ...]
     log: tuple[LogLine, ...]
     evaluations: tuple[dict[str, Any], ...]
     trajectories: dict[int, Path]
@@ -77,6 +79,7 @@ def read_run(path: Path) -> RunFiles:
         steps=_steps(path / "metrics.jsonl", notes),
         audit=tuple(_lines(path / "audit.jsonl", notes)),
         events=tuple(_lines(path / "events.jsonl", notes)),
+        adjustments=tuple(_lines(path / ADJUSTMENTS, notes)),
         log=tuple(read_log(path / "run.log", notes)),
         evaluations=tuple(_evaluations(path / "evaluations", notes)),
         trajectories=dict(sorted(files.items())),
@@ -86,7 +89,7 @@ def read_run(path: Path) -> RunFiles:
 
 def marks_of(path: Path) -> tuple[FileMark, ...]:
     """The state of all files of a run that a report is made from: while it is the same, so is the report."""
-    names = (CONFIG, IDENTITY, "versions.json", "metrics.jsonl", "audit.jsonl", "events.jsonl", "run.log")
+    names = (CONFIG, IDENTITY, "versions.json", "metrics.jsonl", "audit.jsonl", "events.jsonl", "run.log", ADJUSTMENTS)
     found = [path / name for name in names]
     found += [*(path / "evaluations").glob("*.json"), *(path / "trajectories").glob("*.gz")]
     marks = []

@@ -36,6 +36,21 @@ def algorithm_of(config: Mapping[str, Any]) -> str:
     return str(config.get("algorithm") or config.get("advantage.estimator") or "gigpo")
 
 
+def adjusted_knobs(
+    config: Mapping[str, Any], adjustments: Sequence[Mapping[str, Any]]
+) -> list[tuple[int, str, str, str, str]]:
+    """(step, knob, old value, new value, cause) of what was changed while the run went on, in that order. `config`:
+    flat. What cannot be read is left out."""
+    now, found = dict(config), []
+    for row in adjustments:
+        step, changes = row.get("step"), row.get("changes")
+        if isinstance(step, int) and isinstance(changes, dict):
+            for knob, value in changes.items():
+                found.append((step, knob, str(now.get(knob, "?")), str(value), str(row.get("cause", ""))))
+                now[knob] = value
+    return found
+
+
 def sentences(
     config: Mapping[str, Any],
     num_done: int,

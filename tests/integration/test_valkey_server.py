@@ -106,6 +106,18 @@ def test_restart_budget(tmp_path: Path) -> None:
             server.ensure_alive()
 
 
+def test_next_life_has_the_same_address_unless_the_port_was_taken(tmp_path: Path) -> None:
+    """Whatever watches the server (an exporter, a person) finds it again after a resume."""
+    urls = []
+    for _ in range(2):
+        with ValkeyServer(tmp_path / "queue") as server:
+            urls.append(server.url)
+    assert urls[0] == urls[1]
+    port = int(urls[0].rsplit(":", 1)[1].split("/")[0])
+    with socket.create_server(("127.0.0.1", port)), ValkeyServer(tmp_path / "queue") as server:
+        assert server.url != urls[0] and client_of(server).ping()
+
+
 def test_stop_leaves_nothing_and_data_stays(tmp_path: Path) -> None:
     server = ValkeyServer(tmp_path / 'a folder\'s "név"')
     server.start()

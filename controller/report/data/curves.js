@@ -1,11 +1,13 @@
 // Owns: the curves of all metrics, their controls, one curve in large. Must not know: trajectories.
 
-const TITLES = { outcome: "Outcome", exploration: "Exploration", update: "Update", flow: "Flow", other: "Other columns" };
+const TITLES = { outcome: "Outcome", health: "Health", exploration: "Exploration", update: "Update", flow: "Flow", cluster: "Cluster", other: "Other columns" };
 const WORDS = {
   outcome: "What the policy achieves.",
+  health: "What the detectors see, and what was done about it.",
   exploration: "The signal M, and what TTI and TDS did.",
   update: "What the learner reports.",
   flow: "Where time and data went.",
+  cluster: "What the processes of the run use: sums by role.",
   other: "Columns without a definition, as the parts reported them.",
 };
 const SHOWN_MARKS = ["evaluation", "resume", "restart", "health", "action", "failure"];

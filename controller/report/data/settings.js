@@ -8,7 +8,8 @@ function drawSettings(data) {
       "div", {},
       data.runs.length > 1 && element("h3", {}, run.name),
       lateFoldable(`events-${index}`, [element("h3", {}, "Events"), element("span", { class: "dim" }, ` ${run.events.length}`)], { class: "group" }, () => eventTable(data, run)),
-      lateFoldable(`config-${index}`, [element("h3", {}, "Settings"), element("span", { class: "dim" }, " the whole configuration")], { class: "group" }, () => pairTable(run.config)),
+      run.adjustments.length > 0 && lateFoldable(`adjustments-${index}`, [element("h3", {}, "Adjustments"), element("span", { class: "dim" }, " settings that changed while the run went on")], { class: "group" }, () => adjustmentTable(run)),
+      lateFoldable(`config-${index}`, [element("h3", {}, "Settings"), element("span", { class: "dim" }, " the whole configuration, as the run was begun")], { class: "group" }, () => pairTable(run.config)),
       lateFoldable(`versions-${index}`, [element("h3", {}, "Versions"), element("span", { class: "dim" }, " packages, Python, machine")], { class: "group" }, () => pairTable(run.versions)),
     )),
   );
@@ -18,6 +19,10 @@ function drawSettings(data) {
 function eventTable(data, run) {
   if (!run.events.length) return element("p", { class: "dim" }, "None.");
   return element("table", {}, element("thead", {}, element("tr", {}, ["step", "kind", "what"].map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, run.events.map(([kind, step, text]) => element("tr", {}, element("td", {}, String(step)), element("td", {}, chart.sign(kind), data.event_kinds[kind]), element("td", { class: "wrap" }, text)))));
+}
+
+function adjustmentTable(run) {
+  return element("table", {}, element("thead", {}, element("tr", {}, ["after step", "setting", "old", "new", "cause"].map((name) => element("th", { scope: "col" }, name)))), element("tbody", {}, run.adjustments.map(([step, knob, before, after, cause]) => element("tr", {}, element("td", {}, String(step)), element("td", {}, element("code", {}, knob)), element("td", {}, before), element("td", {}, after), element("td", { class: "wrap" }, cause)))));
 }
 
 function pairTable(pairs) {
