@@ -39,11 +39,6 @@ PART_TIMEOUT_S = 300.0
 """A part that was killed before comes back in this time."""
 STARTING_SHARE = 0.4
 """Share of the kills of the controller and of all that hit a run while it starts: the other parts are not there."""
-STEPS_AHEAD = 3.0
-"""Once everything is up a kill comes within so many steps, by the calm run's clock: between checkpoints, in one."""
-TOLERANCE = 1e-4
-"""Largest difference of a step's number, relative to 1 or to its size, that is rounding: engine and learner compute in
-float32, and the engine's sums depend in their last bits on which requests it decodes together."""
 
 SETTINGS = (
     "rollout.max_staleness=0", "checkpoint.every_steps=2", "inference.dtype=float32", "learner.dtype=float32",
@@ -91,8 +86,8 @@ class Comparison:
 
     @property
     def same(self) -> bool:
-        """But for rounding."""
-        return all(gap <= TOLERANCE for gap in self.differences.values())
+        """Bit by bit, the weights too."""
+        return not self.differences and self.same_weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,18 +111,25 @@ def targets_of(kills: int, seed: int) -> list[str]:
     return row
 
 
-def disturb(run: RunProcess, targets: Sequence[str], seed: int, rhythm: Rhythm, say: Any = print) -> list[Kill]:
-    """Kills `targets` one after another, each at a random moment, and resumes the run each time that it ends."""
+def disturb(
+    run: RunProcess, targets: Sequence[str], seed: int, rhythm: Rhythm, steps: int, say: Any = print
+) -> list[Kill]:
+    """Kills `targets` one after another, each at a random moment, and resumes the run each time that it ends.
+
+    The moments are spread over the `steps` of the run: in a step, while it is saved, between two; some hit a start.
+    """
     chance = random.Random(f"{seed} moments")
     done: list[Kill] = []
-    for number, target in enumerate(targets, start=1):
+    reached = sorted(chance.uniform(0.0, steps - 0.5) for _ in targets)
+    for number, (target, goal) in enumerate(zip(targets, reached, strict=True), start=1):
         starting = target in ("controller", "all") and chance.random() < STARTING_SHARE
-        longest = rhythm.start_s if starting else STEPS_AHEAD * rhythm.step_s
-        moment = chance.uniform(0.1 * rhythm.start_s if starting else 0.0, longest)
         began = time.monotonic()
-        if not starting:
+        if starting:
+            time.sleep(chance.uniform(0.1, 1.0) * rhythm.start_s)
+        else:
             run.wait_until_up()
-        time.sleep(moment)
+            run.wait_for_step(int(goal))
+            time.sleep(goal % 1 * rhythm.step_s)
         after = time.monotonic() - began
         if run.process.poll() is not None:
             break  # it was faster than the kills
@@ -242,7 +244,7 @@ def main() -> int:
         began = time.monotonic()
         other = RunProcess(folder, f"other-{time.strftime('%H%M%S')}", *changes)
         runs.append(other)
-        kills = disturb(other, targets_of(options.kills, options.seed), options.seed, Rhythm.of(calm))
+        kills = disturb(other, targets_of(options.kills, options.seed), options.seed, Rhythm.of(calm), options.steps)
         assert other.finish(1800) == 0, other.output()[-3000:]
     finally:
         for run in runs:

@@ -21,6 +21,7 @@ from redis.exceptions import (
     BusyLoadingError,
     ClusterDownError,
     ConnectionError,
+    InvalidResponse,
     MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
@@ -134,6 +135,8 @@ def fault_of(error: RedisError) -> Fault:
         return Fault(False, "the server's certificate is not trusted: set queue.ca_file to its CA's")
     if isinstance(error, ConnectionError | TimeoutError):
         return Fault(True, "is the server running and reachable? Start it, correct queue.url, or leave queue.url empty")
+    if isinstance(error, InvalidResponse):  # a stranger on the way, or at the address while the server is away
+        return Fault(True, "what answers there is no Redis server: correct queue.url, or look at what is in between")
     if isinstance(error, ReadOnlyError | TryAgainError | ClusterDownError | MasterDownError):
         return Fault(True, "the server does not accept writes now: look at its replication")
     if "NOGROUP" in text:

@@ -85,6 +85,7 @@ class RunRecords:
         for one in (getattr(self, "_metrics", None), getattr(self, "_audit", None), self._endpoint):
             if one is not None:
                 one.close()
+        self._endpoint = None  # it is not to be opened again
 
     def _reopen(self, endpoint: MetricsEndpoint) -> None:
         now = time.monotonic()

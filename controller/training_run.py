@@ -32,7 +32,6 @@ import asyncio
 import contextlib
 import logging
 import time
-from functools import partial
 from pathlib import Path
 
 from controller.adjustments import Adjustment, NextLife, note_adjustment
@@ -43,19 +42,18 @@ from controller.checkpoint import CheckpointStore
 from controller.cluster import Cluster
 from controller.config import RunConfig
 from controller.deadline import waits_under_way
-from controller.generation import Generation, group_name, index_of
+from controller.generation import Generation, index_of
 from controller.heartbeat import beating
 from controller.inbox import Inbox
 from controller.learner_ranks import LearnerLost
 from controller.live_view import LiveView
 from controller.player import Player
-from controller.queue_address import queue_address
-from controller.queue_entry import check_group
 from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
 from controller.run_care import Care, RunCare
 from controller.run_evaluations import RunEvaluations
 from controller.run_folder import CONFIG, RunFolder
+from controller.run_queue import open_queue, own_server
 from controller.run_records import RunRecords
 from controller.scale_desk import ScaleDesk
 from controller.scaling import Scaling
@@ -136,10 +134,13 @@ class TrainingRun:
     async def conduct(self) -> None:
         """Everything from start-up to the last evaluation; leaves no process behind, however it ends."""
         with StopSignal(self.view.note) as stop:
-            async with contextlib.AsyncExitStack() as ending:
-                await stop.unless(beating(self._start(ending), self._beat))
-                stop.listen()
-                await beating(self._train(stop), self._come_round)
+            await beating(self._conduct(stop), self._beat)
+
+    async def _conduct(self, stop: StopSignal) -> None:
+        async with contextlib.AsyncExitStack() as ending:
+            await stop.unless(self._start(ending))
+            stop.listen()
+            await beating(self._train(stop), self._come_round)
 
     async def _start(self, ending: contextlib.AsyncExitStack) -> None:
         """Every part, then the committed state of the run, if there is one. `ending` undoes it, in reverse order."""
@@ -149,7 +150,7 @@ class TrainingRun:
         await self.state.find()  # before anything is started: it may say that the run cannot go on
         self.records.serve()
         ending.callback(self.records.close)
-        server = None if config.queue.url else self._own_server()
+        server = own_server(config, self.folder)
         if server:
             ending.push_async_callback(asyncio.to_thread, server.stop)
         # The queue first: it is there in a second, or says at once why not.
@@ -184,26 +185,8 @@ class TrainingRun:
             + (f"; going on after step {self.done}" if self.done else "")
         )
 
-    def _own_server(self) -> ValkeyServer:
-        limits = self.config.supervision
-        return ValkeyServer(
-            self.folder.queue,
-            log=self.folder.path / "valkey.log",
-            max_restarts=limits.max_restarts,
-            restart_window_s=limits.restart_window_s,
-        )
-
     def _open_queue(self, server: ValkeyServer | None) -> ReplayQueue:
-        if server:
-            server.start()
-        return ReplayQueue(
-            server.url if server else queue_address(self.config.queue.url, self.config.queue.ca_file),
-            self.run_id,
-            self.config.queue.max_groups,
-            self.config.queue.timeout_s,
-            revive=server.ensure_alive if server else None,
-            check=partial(check_group, partial(group_name, self.run_id), self.config.rollout.group_size),
-        )
+        return open_queue(self.config, self.run_id, server)
 
     async def _train(self, stop: StopSignal) -> None:
         if self.done == 0 and self.evaluations.first_is_due:
@@ -323,12 +306,12 @@ class TrainingRun:
         self.records.note("committed", self.done)
 
     def _beat(self) -> None:
+        """Every second, from the first moment to the last."""
         self.view.come_round(waits_under_way())
         self.records.beat()
 
     def _come_round(self) -> None:
-        """Every second. A stop is not looked for here: it waits until the step under way is done."""
-        self._beat()
+        """Every second while it trains. A stop is not looked for here: it waits until the step under way is done."""
         self.desk.look()
         if self.waiting_since is not None:
             self.health.while_waiting(time.monotonic() - self.waiting_since)

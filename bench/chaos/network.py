@@ -103,6 +103,7 @@ class Namespace:
         self._link = f"t2po{os.getpid()}"[:15]
         third, fourth = divmod(number * 4, 256)
         self._here, self.address = (f"10.213.{third % 256}.{fourth + last}" for last in (1, 2))
+        self._hole = ("blackhole", f"10.213.{third % 256}.{fourth}/30", "metric", "4000")
         inner = f"{self._link[:14]}i"
         if os.geteuid() != 0:
             raise PermissionError("only root may make a network namespace")
@@ -111,6 +112,8 @@ class Namespace:
             _run("ip", "link", "add", self._link, "type", "veth", "peer", "name", inner, "netns", self.name)
             _run("ip", "addr", "add", f"{self._here}/30", "dev", self._link)
             _run("ip", "link", "set", self._link, "up")
+            # While the link is down its route is gone: a stranger behind the default route must not answer instead.
+            _run("ip", "route", "add", *self._hole)
             _run("ip", "-n", self.name, "addr", "add", f"{self.address}/30", "dev", inner)
             _run("ip", "-n", self.name, "link", "set", inner, "up")
             _run("ip", "-n", self.name, "link", "set", "lo", "up")
@@ -123,7 +126,9 @@ class Namespace:
         _run("ip", "link", "set", self._link, state)
 
     def remove(self) -> None:
-        for command in (("ip", "link", "del", self._link), ("ip", "netns", "del", self.name)):
+        for command in (
+            ("ip", "route", "del", *self._hole), ("ip", "link", "del", self._link), ("ip", "netns", "del", self.name),
+        ):  # fmt: skip
             with contextlib.suppress(OSError):
                 _run(*command)
 

@@ -88,7 +88,7 @@ class RunProcess:
         self._wait(self.is_up, "start", timeout_s)
 
     def wait_for_step(self, step: int, timeout_s: float = 1200.0) -> None:
-        self._wait(lambda: any(row["step"] >= step for row in self.metrics()), f"step {step}", timeout_s)
+        self._wait(lambda: step <= 0 or any(row["step"] >= step for row in self.metrics()), f"step {step}", timeout_s)
 
     def wait_for_text(self, text: str, timeout_s: float = 1200.0) -> None:
         self._wait(lambda: text in self.output(), f"{text!r}", timeout_s)

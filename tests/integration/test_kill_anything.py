@@ -26,7 +26,7 @@ def test_run_that_is_killed_again_and_again_takes_the_course_of_one_that_is_left
         for name in ("calm", "disturbed"):
             runs.append(RunProcess(tmp_path, name, *SETTINGS, f"steps={STEPS}"))
             if name == "disturbed":
-                kills = disturb(runs[-1], ("valkey", "learner", "all"), 0, Rhythm.of(runs[0]))
+                kills = disturb(runs[-1], ("valkey", "learner", "all"), 0, Rhythm.of(runs[0]), STEPS)
             assert runs[-1].finish() == 0, runs[-1].output()
     finally:
         for run in runs:

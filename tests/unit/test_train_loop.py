@@ -287,6 +287,22 @@ def test_train_beats_while_the_learner_works_and_during_evaluation(scene: Scene)
     assert scene.beats >= told.total()
 
 
+def test_train_beats_while_it_starts_and_while_it_ends(scene: Scene) -> None:
+    """Whoever watches sees that it lives, however long its parts take to come up and to end."""
+    run = scene.first_life(steps=1)
+    cluster = cluster_of(run)
+    beats: list[int] = []
+
+    async def slow() -> None:
+        before = scene.beats
+        await asyncio.sleep(0.2)
+        beats.append(scene.beats - before)
+
+    cluster.start = cluster.stop = slow  # type: ignore[method-assign]
+    scene.conduct(run)
+    assert len(beats) == 2 and min(beats) >= 3
+
+
 def test_train_beat_that_fails_ends_the_run_with_its_cause(scene: Scene) -> None:
     run = scene.first_life()
     cluster_of(run).status = {"env-0": {"idle_envs": 1}}
