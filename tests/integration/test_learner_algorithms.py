@@ -75,6 +75,8 @@ KNOBS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({}, {"advantage": {"group_mean": "per_turn"}}),
     ({}, {"advantage": {"whiten": True}}),
     ({}, {"advantage": {"keep_groups": "mixed_success"}}),
+    ({}, {"advantage": {"invalid_penalty": 2.0}}),
+    ({}, {"advantage": {"anchor_similarity": 0.8}}),
     ({}, {"loss": {"policy": "sequence_ratio"}}),
     ({}, {"loss": {"clip_low": 0.01}}),
     ({}, {"loss": {"clip_high": 0.01}}),
@@ -96,7 +98,7 @@ KNOBS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 
 @pytest.fixture(scope="module")
 def stale(groups: list[TrajectoryGroup]) -> list[TrajectoryGroup]:
-    """The same groups, sampled by a policy that is some way off; one turn is invalid."""
+    """The same groups, sampled by a policy that is some way off."""
     rng = np.random.default_rng(1)
 
     def moved(turn: Turn) -> Turn:
@@ -108,12 +110,21 @@ def stale(groups: list[TrajectoryGroup]) -> list[TrajectoryGroup]:
     return [_each_turn(group, moved) for group in groups]
 
 
+@pytest.fixture(scope="module")
+def flawed(stale: list[TrajectoryGroup]) -> list[TrajectoryGroup]:
+    """The same with one reply that is invalid."""
+    first, *others = stale
+    one, *siblings = first.trajectories
+    turns = (dataclasses.replace(one.turns[0], format_valid=False, valid=False), *one.turns[1:])
+    return [dataclasses.replace(first, trajectories=(dataclasses.replace(one, turns=turns), *siblings)), *others]
+
+
 @pytest.mark.parametrize(("base", "knob"), KNOBS)
 def test_every_knob_acts(
-    model_path: Path, stale: list[TrajectoryGroup], base: dict[str, Any], knob: dict[str, Any]
+    model_path: Path, flawed: list[TrajectoryGroup], base: dict[str, Any], knob: dict[str, Any]
 ) -> None:
-    first = _trained(model_path, stale, base)
-    second = _trained(model_path, stale, merge(base, knob))
+    first = _trained(model_path, flawed, base)
+    second = _trained(model_path, flawed, merge(base, knob))
     assert not all(torch.equal(first[name], second[name]) for name in first)
 
 
