@@ -24,8 +24,9 @@ from typing import Any
 import msgspec
 
 from controller.checkpoint_manifest import CheckpointError, Damaged, check_manifest, write_manifest
-from controller.durable_files import RunFolderError, sync
+from controller.durable_files import RunFolderError
 from controller.ratings import Ratings
+from envs.disk_sync import sync
 
 __all__ = [
     "LEARNER_FOLDER",

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from controller.durable_files import encode_json, sync, write_whole
+from controller.durable_files import encode_json, write_whole
+from envs.disk_sync import sync
 
 FORMAT = 1
 MANIFEST = "manifest.json"

@@ -17,6 +17,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from envs.disk_sync import sync
+
 logger = logging.getLogger(__name__)
 
 _TAIL = 1 << 16
@@ -146,15 +148,6 @@ def write_whole(path: Path, data: bytes) -> None:
     except OSError as error:
         fresh.unlink(missing_ok=True)
         raise RunFolderError.of(path, error, "write") from error
-
-
-def sync(path: Path) -> None:
-    """Makes what a file holds, or the names within a folder, survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _last_line_start(descriptor: int, end: int) -> int:

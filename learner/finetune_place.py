@@ -26,6 +26,7 @@ from zlib import crc32
 import numpy as np
 import torch
 
+from envs.disk_sync import sync
 from envs.records import Bool, Int32
 from learner.engine import of_all_ranks
 from learner.snapshot import SnapshotError, load_snapshot, save_snapshot
@@ -108,10 +109,10 @@ def save_place(engine: DeepSpeedEngine, folder: Path, place: Place) -> None:
         return  # its next collective waits for rank 0
     (fresh / PLACE).write_text(json.dumps(asdict(place)))
     for path in (*fresh.iterdir(), fresh):
-        _sync(path)
+        sync(path)
     before = _snapshots(folder)
     fresh.rename(folder / f"step-{place.step:08d}")
-    _sync(folder)
+    sync(folder)
     for path in before:
         shutil.rmtree(path, ignore_errors=True)
 
@@ -141,11 +142,3 @@ def take_up_place(engine: DeepSpeedEngine, folder: Path, demonstrations: int, to
 def _snapshots(folder: Path) -> list[Path]:
     """Those that are whole, oldest first."""
     return sorted(path for path in folder.glob("step-*") if _NAME.fullmatch(path.name))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
