@@ -91,8 +91,10 @@ class Cluster:
         self._say("ray", "starting")
         await bounded(asyncio.to_thread(self._session.start), self._start_timeout_s, "ray: starting")
         self._say("ray", "up")
-        await asyncio.to_thread(self.actors.check_places, self.trains)
+        await beside(self._start_parts(), Supervision(self).watch_ray())
 
+    async def _start_parts(self) -> None:
+        await asyncio.to_thread(self.actors.check_places, self.trains)
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self.actors.inference() for name in names}
         self.router = self.actors.router()

@@ -44,7 +44,7 @@ class Supervision:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(again_and_again("router", self.check_router, ("router",)))
-            group.create_task(again_and_again("ray", self.check_ray, ("ray",)))
+            group.create_task(self.watch_ray())
             if cluster.trains:
                 group.create_task(again_and_again("learner", self.check_learner, ("learner",)))
             while True:
@@ -87,6 +87,12 @@ class Supervision:
             except Exception as error:  # the boundary that stops
                 learner.end()
                 raise LearnerLost(f"learner rank {rank} of {len(learner)}: {cause_of(error)}") from error
+
+    async def watch_ray(self) -> None:
+        """Until cancelled. Also while the parts start: no deadline of theirs is as short as Ray's patience."""
+        while True:
+            await self.check_ray()
+            await asyncio.sleep(self._every_s)
 
     async def check_ray(self) -> None:
         """Nobody starts Ray's own servers again, and Ray would end this process without a word: PartLost."""

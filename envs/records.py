@@ -7,7 +7,11 @@ into msgpack. Must not know: Ray, torch, vLLM, Redis, or who produced or consume
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +34,34 @@ def _same_length(record: str, **arrays: np.ndarray) -> None:
         raise RecordError(f"{record}: arrays must have one length, got {lengths}")
 
 
+class Record:
+    """Pickles by its fields' values alone. What dataclasses do of themselves with slots asks for the list of fields, of
+    each record again, which made pickling the controller's first bottleneck (docs/scale.md)."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Callable[..., Record], tuple[Any, ...]]:
+        return _restored, (type(self), *_values_of(type(self))(self))  # type: ignore[arg-type]  # classes are hashable
+
+
+@cache
+def _values_of(record: type[Record]) -> Callable[[Record], tuple[Any, ...]]:
+    """All fields in the order of the slots; a tuple, for every record has more than one field."""
+    names: tuple[str, ...] = record.__slots__
+    return attrgetter(*names)
+
+
+def _restored(record: type[Record], *values: Any) -> Record:
+    """Its lengths were checked where it was made."""
+    restored = record.__new__(record)
+    names: tuple[str, ...] = record.__slots__
+    for name, value in zip(names, values, strict=True):
+        object.__setattr__(restored, name, value)
+    return restored
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class Task(Record):
     """One start state and goal; the same on every machine.
 
     `id` is unique within the panel (official games: the official directory name), `index` the place in
@@ -47,7 +77,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SignalRange:
+class SignalRange(Record):
     """Running minima and maxima of entropy (nats) and top-j confidence (nats) over a trajectory so far.
 
     An empty range is (inf, -inf). Carried from accepted turn to accepted turn (METHOD section 2).
@@ -60,7 +90,7 @@ class SignalRange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Thresholds:
+class Thresholds(Record):
     """Where a thought counts as saturated (ε, METHOD section 3) and a turn as stalled (η, section 4)."""
 
     epsilon: float
@@ -68,7 +98,7 @@ class Thresholds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class Candidate(Record):
     """One model reply to one state.
 
     Per-token arrays have shape [num_tokens]: `token_ids`; `logprobs`, the behaviour log-probability of
@@ -116,7 +146,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Turn:
+class Turn(Record):
     """The accepted Candidate, the rejected ones, and the environment's answer.
 
     `observation` is the raw observation the policy saw (GiGPO's anchor state), `action` what was sent
@@ -143,7 +173,7 @@ class Turn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trajectory:
+class Trajectory(Record):
     """The Turns of one run of one Task. `id` is deterministic: run, group, sibling, attempt. `score` in [0, 1] is the
     environment's own of what was reached (WebShop's); where it has none, 1 for a win."""
 
@@ -167,7 +197,7 @@ class Trajectory:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrajectoryGroup:
+class TrajectoryGroup(Record):
     """G sibling Trajectories of one Task; what one entry of the replay queue holds.
 
     `index` counts the groups of a run (0, 1, 2, ...) in the order in which the panel was served.
@@ -185,7 +215,7 @@ class TrajectoryGroup:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingSample:
+class TrainingSample(Record):
     """What the learner sees of one Turn.
 
     `prompt_ids` [P]; `response_ids`, `loss_mask` (False where forced), `behaviour_logprobs`, `advantages`
@@ -218,7 +248,7 @@ class TrainingSample:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnRequest:
+class TurnRequest(Record):
     """What an environment actor asks of the router: one accepted turn from this state.
 
     `seed_key` = (task id, sibling, turn); with the run seed and the try it fixes the sampling seed.
@@ -236,7 +266,7 @@ class TurnRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnReply:
+class TurnReply(Record):
     """The router's answer: the accepted Candidate and the ones thrown away before it."""
 
     accepted: Candidate

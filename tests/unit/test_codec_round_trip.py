@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import pickle
 import struct
 import zlib
 from typing import Any
@@ -161,6 +162,25 @@ def test_group_round_trip_is_exact(group: TrajectoryGroup) -> None:
     data = encode_group(group)
     assert_same(decode_group(data), group)
     assert encode_group(decode_group(data)) == data
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(groups())
+def test_group_is_the_same_after_pickling(group: TrajectoryGroup) -> None:
+    assert_same(pickle.loads(pickle.dumps(group, protocol=5)), group)
+
+
+def test_records_pickle_without_asking_for_their_fields(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What made it slow: `dataclasses.fields`, of every record, each time."""
+    group = a_group()
+
+    def slow(record: Any) -> Any:
+        raise AssertionError(f"the fields of {type(record).__name__} were asked for")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(dataclasses, "fields", slow)
+        again = pickle.loads(pickle.dumps(group, protocol=5))
+    assert_same(again, group)
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
