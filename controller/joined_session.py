@@ -19,6 +19,8 @@ from controller.causes import cause_of
 from controller.cluster_access import Access, AccessError, find_access, probe, use_token
 from controller.cluster_settings import AUTO
 from controller.ray_session import RaySession, metrics_addresses
+from controller.run_log import LOG_FILE
+from controller.start_guard import StartGuard
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +40,7 @@ class JoinedSession:
     def __init__(self, address: str, run_folder: Path | None) -> None:
         self._address = address
         self._name = run_folder.name if run_folder else "play"
+        self._log = run_folder and run_folder / LOG_FILE
         self._access: Access | None = None
         self._job = ""
 
@@ -55,12 +58,13 @@ class JoinedSession:
         import ray
 
         try:
-            ray.init(
-                address=access.address,
-                log_to_driver=False,
-                logging_level="error",
-                namespace=f"t2po-{self._name}-{secrets.token_hex(4)}",
-            )
+            with StartGuard(f"joining the cluster at {access.address}", self._log):
+                ray.init(
+                    address=access.address,
+                    log_to_driver=False,
+                    logging_level="error",
+                    namespace=f"t2po-{self._name}-{secrets.token_hex(4)}",
+                )
         except Exception as error:  # the boundary that stops: Ray raises what it likes, with advice for developers
             raise AccessError(
                 f"cluster.address = {self._address}: the cluster was not joined: {cause_of(error)}; a raylet of it has "

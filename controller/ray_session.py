@@ -27,6 +27,8 @@ from controller.causes import cause_of
 from controller.cluster_access import read_environment_again
 from controller.ray_servers import RayServers
 from controller.reaper import Reaper, end_processes, end_recorded
+from controller.run_log import LOG_FILE
+from controller.start_guard import StartGuard
 
 logger = logging.getLogger(__name__)
 
@@ -70,8 +72,6 @@ class RaySession:
             self._start()
 
     def _start(self) -> None:
-        import ray
-
         self._folder = Path(tempfile.mkdtemp(prefix="t2po-ray-"))
         self._reaper = Reaper((self._run_folder or self._folder) / PROCESS_FILE, self._folder)
         token = self._folder / "token"
@@ -79,13 +79,22 @@ class RaySession:
         token.write_text(secrets.token_hex(32), encoding="ascii")
         os.environ.update(_environment(token))
         read_environment_again()  # of its import, which may have been another session's
+        self._reaper.watch([])  # a process that Ray ends leaves no folder behind
+        with StartGuard("starting Ray", self._run_folder and self._run_folder / LOG_FILE):
+            self._start_servers(self._folder)
+        self._servers = RayServers(self._roots)
+        threading.Thread(target=self._watch, name="process-watch", daemon=True).start()
+
+    def _start_servers(self, folder: Path) -> None:
+        import ray
+
         before = set(psutil.Process().children())
         try:
             ray.init(
                 address="local",
                 num_cpus=1,  # every actor asks for 0: the machine's cores are shared by hand (settings.num_threads)
                 include_dashboard=False,
-                _temp_dir=str(self._folder),
+                _temp_dir=str(folder),
                 object_store_memory=self._object_store_bytes,
                 log_to_driver=False,
                 logging_level="error",
@@ -99,8 +108,6 @@ class RaySession:
         finally:  # a Ray that came up halfway has processes too
             self._roots = [child for child in psutil.Process().children() if child not in before]
             self._note_processes()
-        self._servers = RayServers(self._roots)
-        threading.Thread(target=self._watch, name="process-watch", daemon=True).start()
 
     def _watch(self) -> None:
         while not self._ended.wait(WATCH_EVERY_S):

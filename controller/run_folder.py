@@ -34,6 +34,7 @@ import msgspec
 from controller.config import RunConfig, validate
 from controller.config_text import as_toml
 from controller.durable_files import RunFolderError, encode_json, write_whole
+from controller.run_log import LOG_FILE
 from envs.panel import Panel
 
 __all__ = ["RunFolder", "RunFolderError", "is_running", "versions"]
@@ -139,7 +140,7 @@ class RunFolder:
 
     @property
     def log(self) -> Path:
-        return self.path / "run.log"
+        return self.path / LOG_FILE
 
     def check_panels(self, *panels: Panel) -> None:
         """Notes the panels at first, compares ever after: a run ends on the tasks that it began with."""

@@ -27,6 +27,7 @@ from controller.ray_session import clean_up_after
 from controller.replacements import PartLost
 from controller.restart_budget import RestartBudget
 from controller.run_folder import RunFolder
+from controller.run_log import log_to
 from controller.stop_signal import STOPPED_BY_SIGNAL, Stopped
 from controller.training_run import Paused, TrainingRun
 from envs.environment import require_ready
@@ -57,7 +58,7 @@ def resume_training(run_folder: Path) -> int:
 
 def _conduct(config: RunConfig, folder: RunFolder, *, resumed: bool) -> int:
     """The boundary that stops: whatever ends the run is named, with the way to go on; then the CLI has it."""
-    _log_to(folder.log)
+    log_to(folder.log)
     with LiveView(folder.path.name, config.steps, folder=folder.path) as view:
         view.note(f"run folder: {folder.path}")
         try:
@@ -131,10 +132,3 @@ def _go_back(config: RunConfig, folder: RunFolder, step: int) -> None:
         copy = folder.path / f"metrics.before-rollback-{len(earlier) + 1}.jsonl"
         copy.write_bytes(folder.metrics.read_bytes())
     CheckpointStore(folder.checkpoints, config.checkpoint.keep_last).go_back(step)
-
-
-def _log_to(path: Path) -> None:
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.raiseExceptions = False  # a full disk must not print a trace for every line: what ends the run is said once
-    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)

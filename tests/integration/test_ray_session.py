@@ -41,6 +41,23 @@ print("stopped", flush=True)
 """
 
 
+HELD = """
+import functools, os, psutil, signal, sys
+from pathlib import Path
+import ray._private.worker
+import controller.ray_session
+from controller.ray_session import RaySession
+connect = ray._private.worker.connect
+def freeze_and_connect(*args, **kwargs):
+    raylet, = (child for child in psutil.Process().children() if child.name() == "raylet")
+    os.kill(raylet.pid, signal.SIGSTOP)
+    connect(*args, **kwargs)
+ray._private.worker.connect = freeze_and_connect
+controller.ray_session.StartGuard = functools.partial(controller.ray_session.StartGuard, patience_s=5.0)
+RaySession(Path(sys.argv[1]), object_store_bytes=100 * 2**20).start()
+"""
+
+
 def begin(folder: Path) -> tuple[subprocess.Popen[str], dict[str, object]]:
     folder.mkdir()
     process = subprocess.Popen(
@@ -91,6 +108,20 @@ def test_ray_session_two_side_by_side_end_without_a_trace(tmp_path: Path) -> Non
     finally:
         for process in (first, second):
             process.kill()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_ray_session_held_by_a_frozen_raylet_ends_with_the_cause(tmp_path: Path) -> None:
+    """`ray.init` lets no thread and no signal handler of its process run while it waits for the raylet."""
+    process = subprocess.Popen([sys.executable, "-c", HELD, str(tmp_path)], cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    try:
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode != 0
+        assert re.search(r"starting Ray: Ray's raylet \(pid \d+\) is stopped since", (tmp_path / "run.log").read_text())
+        assert "the run ended: starting Ray: Ray's raylet" in errors
+    finally:
+        process.kill()
 
 
 def test_reaper_ends_what_the_dead_left(tmp_path: Path) -> None:
