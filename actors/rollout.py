@@ -12,13 +12,13 @@ counted invalid turn: its best-effort action is executed and the trajectory goes
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from actors.env_answer import Answer, BadAnswer, after_reset, after_step
 from envs.chat import ChatTokenizer, fit_prompt
 from envs.environment import Environment, find_environment
 from envs.prompt import turn_message
@@ -29,7 +29,7 @@ RequestTurn = Callable[[TurnRequest], Awaitable[TurnReply]]
 
 
 class EnvFailure(RuntimeError):
-    """The environment raised; the message names task, turn and cause."""
+    """The environment raised, or answered with what is no answer; the message names task, turn and cause."""
 
 
 class EnvTimeout(EnvFailure):
@@ -94,26 +94,30 @@ class _Game:
         self.spec = spec
         self.timeout_s = settings.env_step_timeout_s
         self.pool = pool
+        self.longest = settings.env.max_observation_chars
         self.num_steps = 0
         self.environment: Environment = find_environment(settings.env.name)
 
-    async def reset(self) -> tuple[str, dict[str, Any]]:
+    async def reset(self) -> Answer:
         options = {"task": self.spec.task}
-        observation, info = await self._call(lambda: self.env.reset(seed=self.spec.task.seed, options=options))
-        return observation, info
+        return await self._call(
+            lambda: after_reset(self.env.reset(seed=self.spec.task.seed, options=options), self.longest)
+        )
 
-    async def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
-        answer = await self._call(lambda: self.env.step(action))
+    async def step(self, action: str) -> Answer:
+        answer = await self._call(lambda: after_step(self.env.step(action), self.longest))
         self.num_steps += 1
         return answer
 
-    async def _call(self, function: Callable[[], Any]) -> Any:
+    async def _call(self, function: Callable[[], Answer]) -> Answer:
         where = f"task {self.spec.task.id}, turn {self.num_steps}"
         waiting = asyncio.get_running_loop().run_in_executor(self.pool, function)
         try:
             return await asyncio.wait_for(waiting, self.timeout_s)
         except TimeoutError as error:
             raise EnvTimeout(f"{where}: the environment did not answer within {self.timeout_s:g} s") from error
+        except BadAnswer as error:
+            raise EnvFailure(f"{where}: the environment's {error}") from error
         except Exception as error:
             raise EnvFailure(f"{where}: the environment raised {type(error).__name__}: {error}") from error
 
@@ -137,18 +141,16 @@ async def run_trajectory(
     """
     started = time.monotonic()
     game = _Game(env, spec, settings, pool)
-    observation, info = await game.reset()
+    answer = await game.reset()
     turns: list[Turn] = []
-    over = won = False
-    while not over and len(turns) < settings.env.max_turns:
+    while not (answer.terminated or answer.truncated) and len(turns) < settings.env.max_turns:
         if len(turns) < len(replay):
-            turn, over, info = await _repeat(game, replay[len(turns)], observation)
+            turn, answer = await _repeat(game, replay[len(turns)], answer)
         else:
-            turn, over, info = await _play(game, tokenizer, settings, request_turn, turns, observation, info)
+            turn, answer = await _play(game, tokenizer, settings, request_turn, turns, answer)
         turns.append(turn)
         on_turn(turn)
-        observation = turn.next_observation
-        won = bool(info.get("won", False))
+    won = bool(turns) and bool(answer.info.get("won", False))
     return Trajectory(
         id=spec.trajectory_id,
         group_id=spec.group_id,
@@ -158,7 +160,7 @@ async def run_trajectory(
         turns=tuple(turns),
         won=won,
         duration_s=time.monotonic() - started,
-        score=float(info.get("task_score", won)),
+        score=float(answer.info.get("task_score", won)),
     )
 
 
@@ -168,14 +170,13 @@ async def _play(
     settings: PlaySettings,
     request_turn: RequestTurn,
     turns: list[Turn],
-    observation: str,
-    info: dict[str, Any],
-) -> tuple[Turn, bool, dict[str, Any]]:
-    """One new turn -> the Turn, whether the trajectory is over, the environment's info after it."""
+    before: Answer,
+) -> tuple[Turn, Answer]:
+    """One new turn, in sight of the environment's answer `before` -> the Turn, its answer to it."""
     past = [(turn.observation, turn.action) for turn in turns]
 
     def render(count: int) -> str:
-        return turn_message(game.environment, settings.env.prompt, count, past, observation, info)
+        return turn_message(game.environment, settings.env.prompt, count, past, before.observation, before.info)
 
     prompt_ids = fit_prompt(tokenizer, render, min(settings.env.memory, len(past)), settings.prompt_tokens)
     last = turns[-1].accepted if turns else None
@@ -193,33 +194,35 @@ async def _play(
     )
     parsed = game.environment.parse(reply.accepted.text)
     action = parsed.action.encode("utf-8", "replace").decode("utf-8")
-    answer, reward, terminated, truncated, after = await game.step(action)
-    if not math.isfinite(reward):
-        raise EnvFailure(f"task {game.spec.task.id}, turn {len(turns)}: reward {reward} is not a finite number")
+    answer = await game.step(action)
     turn = Turn(
         prompt_ids=prompt_ids,
         accepted=reply.accepted,
         rejected=reply.rejected,
-        observation=observation,
+        observation=before.observation,
+        observation_cut=before.cut,
         action=action,
         format_valid=parsed.format_valid,
-        valid=parsed.format_valid and game.environment.allows(action, info),
-        reward=float(reward),
-        done=bool(terminated),
-        next_observation=answer,
+        valid=parsed.format_valid and game.environment.allows(action, before.info),
+        reward=answer.reward,
+        done=answer.terminated,
+        next_observation=answer.observation,
     )
-    return turn, bool(terminated or truncated), after
+    return turn, answer
 
 
-async def _repeat(game: _Game, turn: Turn, observation: str) -> tuple[Turn, bool, dict[str, Any]]:
+async def _repeat(game: _Game, turn: Turn, before: Answer) -> tuple[Turn, Answer]:
     """Executes the action of a turn that was accepted before; the environment must answer as it did."""
     where = f"task {game.spec.task.id}, turn {game.num_steps}"
-    if observation != turn.observation:
-        raise ReplayMismatch(f"{where}: replay saw {observation[:120]!r}, recorded was {turn.observation[:120]!r}")
-    answer, reward, terminated, truncated, after = await game.step(turn.action)
-    if (answer, float(reward), bool(terminated)) != (turn.next_observation, turn.reward, turn.done):
+    if before.observation != turn.observation:
         raise ReplayMismatch(
-            f"{where}: {turn.action!r} led to {answer[:120]!r} (reward {reward}, done {terminated}), recorded was "
-            f"{turn.next_observation[:120]!r} (reward {turn.reward}, done {turn.done})"
+            f"{where}: replay saw {before.observation[:120]!r}, recorded was {turn.observation[:120]!r}"
         )
-    return turn, bool(terminated or truncated), after
+    answer = await game.step(turn.action)
+    if (answer.observation, answer.reward, answer.terminated) != (turn.next_observation, turn.reward, turn.done):
+        raise ReplayMismatch(
+            f"{where}: {turn.action!r} led to {answer.observation[:120]!r} (reward {answer.reward}, "
+            f"done {answer.terminated}), recorded was {turn.next_observation[:120]!r} (reward {turn.reward}, "
+            f"done {turn.done})"
+        )
+    return turn, answer

@@ -29,8 +29,8 @@ from controller.monitoring.watched_runs import watched_run
 from controller.valkey_process import free_port
 
 KNOBS = (
-    "rollout.groups_per_step=4", "learner.lr=4e-3", "checkpoint.every_steps=2", "eval.num_tasks=128",
-    'collapse.on_collapse=["notify","rollback"]', "collapse.rollback_lr_factor=0.05",
+    "learner.lr=2e-3", "checkpoint.every_steps=2", "checkpoint.keep_last=4", "eval.num_tasks=500",
+    'collapse.on_collapse=["notify","rollback"]', "collapse.rollback_lr_factor=0.1",
 )  # fmt: skip
 ALERT = "T2poCollapsed"
 RUN_LIMIT_S = 7200.0
@@ -130,7 +130,7 @@ def main() -> int:
         "the run was finished": ended == 0,
         "it was rolled back": bool(given_up),
         "the run's webhook was told": bool(own),
-        f"{ALERT} reached Alertmanager's webhook": any(name == ALERT for _, name, _ in alerts),
+        f"{ALERT} reached Alertmanager's webhook": any(alert[1:] == (ALERT, "firing") for alert in alerts),
         "success came back": evaluated.get("after", 0.0) >= options.share * evaluated.get("before", 1.0),
     }
     print(f"success before {evaluated.get('before')}, after {evaluated.get('after')}")

@@ -111,6 +111,7 @@ class Cluster:
         async with asyncio.TaskGroup() as group:
             for start in starts:
                 group.create_task(start)
+        await self.note_targets()
         if self.trains:
             await self._choose_route()
 
@@ -137,14 +138,13 @@ class Cluster:
         settings = inference_settings(config, name, trains=self.trains)
         call = actor.start.remote(str(self.policy), settings, config.tti, config.seed)
         await self._up(name, call, self._start_timeout_s, "starting engine")
-        await self.note_targets(name)
 
-    async def note_targets(self, *more: str) -> None:
-        """Writes down where the engines that there are, and those in `more`, and Ray serve metrics of their own."""
+    async def note_targets(self) -> None:
+        """Writes down where the engines that there are, and Ray, serve metrics of their own."""
         if self._run_folder is None or not self.trains:
             return
-        async with self._noting:  # engines come up side by side
-            names = sorted({*self.inference, *more})
+        async with self._noting:  # engines join side by side
+            names = sorted(self.inference)
             engines = {name: inference_settings(self.config, name, trains=True).metrics_port for name in names}
             try:
                 ray = await asyncio.wait_for(asyncio.to_thread(self._session.metrics_addresses), BUSY_TIMEOUT_S)
@@ -241,6 +241,7 @@ class Cluster:
             await self.start_inference(name, self.inference[name])
             await self.bring_up_to_date(name, self.inference[name])
             await self.keeper.tell(name, self.inference[name])
+            await self.note_targets()  # it may be on another machine
 
         await self.replacements.replace(name, lambda: self.inference.get(name) is dead, start, cause)
 

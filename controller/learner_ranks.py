@@ -52,8 +52,10 @@ class _Call:
 class _TrainStep(_Call):
     """`remote(groups, version)`: the groups are put into the object store once for all ranks."""
 
-    def remote(self, groups: Sequence[Any], version: int) -> Any:
-        return super().remote(self._ranks.put(groups), version)
+    async def remote(self, groups: Sequence[Any], version: int) -> Any:
+        # Beside the loop: pickling thousands of trajectories takes seconds, in which every part waits for its answer.
+        stored = await asyncio.to_thread(self._ranks.put, groups)
+        return await super().remote(stored, version)
 
 
 class LearnerRanks:

@@ -56,6 +56,9 @@ _TABLE = (
         "Share of turns that repeat an earlier one: the same action at the same sight.",
     ),
     Metric("think_tokens", "tokens", "Mean thinking tokens of a turn."),
+    Metric(
+        "cut_observations", "turns", "Turns whose observation was longer than env.max_observation_chars.", counts=True
+    ),
     Metric("truncated", "share", "Share of turns whose reply ran into the length limit."),
     Metric("forced_share", "share", "Share of accepted turns whose thought was ended by force."),
     Metric("forced_by_cap", "share", "Share of accepted turns whose thought was ended at the hard cap."),

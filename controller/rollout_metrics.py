@@ -59,6 +59,7 @@ def rollout_metrics(groups: Sequence[TrajectoryGroup], version: int) -> dict[str
         "resampled_turns": mean(bool(turn.rejected) for turn in turns),
         "rejected_tokens": _tokens(rejected) / count,
         "truncated": mean(candidate.finish_reason == "length" for candidate in accepted),
+        "cut_observations": float(sum(turn.observation_cut > 0 for turn in turns)),
         "staleness": mean(staleness),
         "staleness_max": float(max(staleness, default=0)),
         "trajectories": float(len(trajectories)),

@@ -13,12 +13,14 @@ from pathlib import Path
 
 from controller.live_view import ViewState, duration, percent, sparkline, step_line
 from controller.metrics import read_metrics
+from controller.mishaps import mishap_line, mishaps
 from controller.run_folder import RunFolder
 from controller.run_life import life_lines
 
 
 def status_lines(path: Path, now: float | None = None) -> list[str]:
-    """The evaluations, the last step, the course of success, how long ago anything happened, and what it does now."""
+    """The evaluations, the last step, the course of success, what went wrong, how long ago anything happened, and what
+    it does now."""
     run = RunFolder.read(path)
     total = run.config().steps
     lines = _evaluations(run.evaluations)
@@ -27,11 +29,13 @@ def status_lines(path: Path, now: float | None = None) -> list[str]:
         return [*lines, f"{path}: no step is finished yet", *life_lines(run.path)]
     last = steps[-1]
     success = [step.values.get("success", math.nan) for step in steps]
+    trouble = mishap_line(mishaps(step.values for step in steps))
     age = (time.time() if now is None else now) - last.time
     return [
         *lines,
         step_line(ViewState(run=path.name, total_steps=total, step=last.step, values=last.values)),
         f"success {percent(success[0])} → {percent(success[-1])}  {sparkline(success)}",
+        *([f"dealt with: {trouble}"] if trouble else []),
         "all steps done" if last.step >= total else f"last step {duration(age)} ago",
         *life_lines(run.path),
     ]

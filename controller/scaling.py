@@ -112,6 +112,7 @@ class Scaling:
             raise
         cluster.inference[name] = actor  # from here on every new version is sent to it too
         await cluster.keeper.tell(name, actor)
+        await cluster.note_targets()
 
     async def _leave_inference(self, name: str) -> None:
         cluster = self._cluster

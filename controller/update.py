@@ -99,7 +99,8 @@ class Update:
         learned = await self.train(kept or dropped, step)  # without a group of use no update is made
         if self._config.advantage.keep_groups != "all":
             learned["groups_dropped"] = float(len(dropped))
-        rolled_out = rollout_metrics(groups, step)
+        # Beside the loop: thousands of trajectories take seconds, in which every part waits for its answer.
+        rolled_out = await asyncio.to_thread(rollout_metrics, groups, step)
         if thresholds := self._tracker.of_step(step):
             tti = self._config.tti
             cut = self._tracker.cut_share(step, groups, tti.window, tti.min_tokens)

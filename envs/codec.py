@@ -91,6 +91,7 @@ def trajectory_to_json(trajectory: Trajectory, *, with_tokens: bool = False) -> 
 def _turn_to_json(turn: Turn, with_tokens: bool) -> dict[str, Any]:
     return {
         "observation": turn.observation,
+        **({"observation_cut": turn.observation_cut} if turn.observation_cut else {}),
         **_candidate_to_json(turn.accepted, with_tokens),
         "action": turn.action,
         "format_valid": turn.format_valid,

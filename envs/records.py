@@ -151,7 +151,8 @@ class Turn(Record):
 
     `observation` is the raw observation the policy saw (GiGPO's anchor state), `action` what was sent
     to the environment, `format_valid` the strict reply format, `valid` format_valid and admissible,
-    `next_observation` the environment's answer.
+    `next_observation` the environment's answer. Of an observation that was too long (`env.max_observation_chars`)
+    `observation_cut` characters in the middle were left out.
     """
 
     prompt_ids: Int32
@@ -164,6 +165,7 @@ class Turn(Record):
     reward: float
     done: bool
     next_observation: str
+    observation_cut: int = 0
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.reward):

@@ -68,6 +68,9 @@ class EnvSettings(Section):
     prompt: Literal["full", "compact"] = Field(
         "compact", description="Wording of the user message: the published one, or a short one for tiny models."
     )
+    max_observation_chars: int = Field(
+        100_000, ge=100, description="Longest observation, characters; the middle of a longer one is left out, counted."
+    )
     success_reward: float = Field(10.0, gt=0, description="Reward of the turn that reaches the goal.")
     webshop: WebshopSettings = WebshopSettings()
     search: SearchSettings = SearchSettings()

@@ -23,6 +23,8 @@ CLUSTER_AND_QUEUE = Dashboard(
                       (Query(rule("restarts"), "{{run}} {{part}}"),)),
                 Panel("Failed attempts", "At trajectories, by reason.",
                       (Query(rule("failed_attempts"), "{{run}} {{reason}}"),)),
+                Panel("Cut observations", "Since the start of the controller; longer than env.max_observation_chars.",
+                      (Query(f"t2po_cut_observations_total{{{RUN}}}"),)),
                 Panel("Start of the controller", "A later time is a resume.",
                       (Query(f'process_start_time_seconds{{job="t2po", {RUN}}} * 1000'),), "dateTimeAsIso",
                       "stat"),

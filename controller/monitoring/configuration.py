@@ -74,13 +74,13 @@ def prometheus_file(
 
 def alertmanager_file(webhook: str, wait_s: float) -> str:
     """alertmanager.yml: everything to `webhook`, a URL that alerts are posted to; empty: they are only shown.
-    `wait_s`: seconds that alerts of a run are collected before they are sent."""
+    `wait_s`: seconds that alerts of a run and a severity are collected before they are sent."""
     receiver: dict[str, Any] = {"name": "default"}
     if webhook:
         receiver["webhook_configs"] = [{"url": webhook, "send_resolved": True}]
     route = {
         "receiver": "default",
-        "group_by": ["run"],
+        "group_by": ["run", "severity"],  # what is critical does not wait for the interval of what is not
         "group_wait": duration(wait_s),
         "group_interval": duration(max(wait_s, 10 * wait_s)),
         "repeat_interval": "4h",

@@ -11,8 +11,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from controller.mishaps import mishap_line, mishaps
 from controller.report.comparison import band, final_numbers, flat, sets_of
-from controller.report.curves import by_kind, columns, describe, seconds
+from controller.report.curves import by_kind, columns, describe, number, seconds
 from controller.report.events import KINDS, events_of, is_taken_back, newest, resumes_of
 from controller.report.excerpt import Pieces, StepExcerpt, Strings, excerpt_of, spread
 from controller.report.run_files import RunFiles, read_run
@@ -73,6 +74,7 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
     outcomes = {step: _outcomes(path) for step, path in files.trajectories.items()}
     resumes = resumes_of(files.audit)
     evaluations = [row for row in files.evaluations if not is_taken_back(row.get("version"), row.get("time"), resumes)]
+    trouble = mishap_line(mishaps(_measured(row) for row in steps.values()))
     events, left_out = newest(events_of(files.audit, files.events, files.log, files.evaluations, steps, created))
     return {
         "name": files.name,
@@ -87,7 +89,7 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
         "total": total if isinstance(total, int) else None,
         "done": num_done,
         "ended": any(row.get("label") == "after" and row.get("version") == num_done for row in evaluations),
-        "sentences": sentences(config, num_done, table, evaluations),
+        "sentences": sentences(config, num_done, table, evaluations, trouble),
         "evaluations": [{name: row.get(name) for name in EVALUATION} for row in evaluations],
         "steps": list(steps),
         "times": times,
@@ -100,6 +102,10 @@ def _run(files: RunFiles, config: Mapping[str, Any]) -> dict[str, Any]:
         "adjustments": adjusted_knobs(config, files.adjustments),
         "notes": [*files.notes, *left_out],
     }
+
+
+def _measured(row: Mapping[str, Any]) -> dict[str, float | None]:
+    return {name: number(value) for name, value in row.items()}
 
 
 def _outcomes(path: Path) -> list[tuple[str, bool]]:

@@ -56,13 +56,16 @@ def sentences(
     num_done: int,
     columns: Mapping[str, Column],
     evaluations: Sequence[Mapping[str, Any]],
+    trouble: str = "",
 ) -> list[str]:
-    """What a person should know of the run in ten seconds."""
+    """What a person should know of the run in ten seconds. `trouble`: what went wrong and was dealt with."""
     total = config.get("steps")
     found = [f"{num_done} of {total} steps are done." if isinstance(total, int) else f"{num_done} steps are done."]
     if num_done == 0:
         return ["No step is done yet.", *_evaluated(evaluations)]
     found = [*(_evaluated(evaluations) or _trained(columns.get("success", []))), *_interventions(columns), *found]
+    if trouble:
+        found.append(f"Dealt with: {trouble}.")
     health = [value for value in columns.get("health", []) if value is not None]
     if health and int(health[-1]) in range(1, len(HEALTH)):
         found.insert(0, f"Its health is: {HEALTH[int(health[-1])]}.")

@@ -43,7 +43,8 @@ pytestmark = [
 
 NOT_MEASURED = {
     "health": 0.0, "alarms_kl_spike": 0.0, "alarms_entropy_collapse": 1.0, "restarts_inference-0": 1.0,
-    "failed_attempts_timeout": 2.0, "reference_kl": 0.01, "mismatch_kl_fresh": 1e-6, "void_trajectories": 0.0,
+    "failed_attempts_timeout": 2.0, "cut_observations": 1.0,
+    "reference_kl": 0.01, "mismatch_kl_fresh": 1e-6, "void_trajectories": 0.0,
     "tti_epsilon": 0.08, "tds_eta": 0.008, "value_loss": 0.1, "explained_variance": 0.5, "critic_grad_norm": 1.0,
     "overlap_share": 0.9, "overlap_bound_s": 9.0, "t_generate_s": 8.0, "t_train_s": 7.0, "t_sync_s": 1.0,
     "memory_mb_engine": 900.0, "private_mb_engine": 800.0, "fds_engine": 60.0, "threads_engine": 40.0,

@@ -167,7 +167,7 @@ def test_status_reads_a_run_folder(
     assert "no step is finished" in capsys.readouterr().out
     log = MetricsLog(run.metrics)
     log.write(StepMetrics(step=1, values={"success": 0.25}))
-    log.write(StepMetrics(step=2, values={"success": 0.5}))
+    log.write(StepMetrics(step=2, values={"success": 0.5, "failed_attempts_EnvTimeout": 2.0}))
     log.close()
     result = {"label": "before", "panel": "unseen", "success": 0.2, "interval": [0.1, 0.3], "won": 2, "played": 10}
     (run.evaluations / "a.json").write_text(json.dumps({**result, "time": 1.0}))
@@ -177,6 +177,7 @@ def test_status_reads_a_run_folder(
     assert "before: unseen 20.0% [10.0%, 30.0%] (2/10 tasks)" in out
     assert "step 2/4" in out
     assert "25% → 50%" in out
+    assert "dealt with: failed attempts 2 (EnvTimeout 2)" in out
     assert main(["status", "secnd"]) == 2
     assert "newest: first" in capsys.readouterr().err
 

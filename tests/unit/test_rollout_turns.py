@@ -16,7 +16,9 @@ import pytest
 
 from actors.env_pool import EnvPool, TokenizerError, load_tokenizer
 from actors.rollout import EnvFailure, EnvTimeout, PlaySettings, ReplayMismatch, TrajectorySpec, run_trajectory
-from envs.records import Trajectory, TurnReply, TurnRequest
+from controller.rollout_metrics import rollout_metrics
+from envs.codec import decode_group, encode_group, encode_turns
+from envs.records import Trajectory, TrajectoryGroup, TurnReply, TurnRequest
 from envs.settings import EnvSettings
 from tests.fakes import RIGHT, Corridor, ScriptedRouter, WordTokenizer, make_candidate, make_task
 
@@ -190,8 +192,63 @@ def test_rollout_env_that_hangs_meets_its_deadline() -> None:
 
 
 def test_rollout_env_that_pays_nan_is_refused() -> None:
-    with pytest.raises(EnvFailure, match="reward nan is not a finite number"):
+    with pytest.raises(EnvFailure, match=r"reward nan \(float\) is not a finite number"):
         play(ScriptedRouter(RIGHT), PaysNan())
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (("at 1", 0.0, False, {}), "is not a tuple (observation, reward, terminated, truncated, info)"),
+        ((b"at 1", 0.0, False, False, {}), "observation b'at 1' (bytes) is not a str"),
+        (("at 1", "much", False, False, {}), "reward 'much' (str) is not a finite number"),
+        (("at 1", 0.0, False, False, None), "info None (NoneType) is not a dict"),
+    ],
+)
+def test_rollout_env_that_answers_in_another_form_is_told_so(answer: Any, says: str) -> None:
+    env = Corridor()
+    env.step = lambda action: answer  # type: ignore[method-assign]
+    with pytest.raises(EnvFailure, match="task corridor-0, turn 0: the environment's ") as failure:
+        play(ScriptedRouter(RIGHT), env)
+    assert says in str(failure.value)
+
+
+def test_rollout_env_that_resets_in_another_form_is_told_so() -> None:
+    env = Corridor()
+    env.reset = lambda **options: "at 0"  # type: ignore[method-assign,assignment,return-value]
+    with pytest.raises(EnvFailure, match=r"answer 'at 0' \(str\) is not a tuple \(observation, info\)"):
+        play(ScriptedRouter(RIGHT), env)
+
+
+def test_rollout_observation_that_is_far_too_long_is_cut_counted_and_replayed() -> None:
+    class Shouting(Corridor):
+        """10 MB at the second sight."""
+
+        def step(self, action: str) -> tuple[str, float, bool, bool, dict[str, Any]]:
+            observation, *rest = super().step(action)
+            self.calls = getattr(self, "calls", 0) + 1
+            return (f"begin {'x' * 10_000_000} end" if self.calls == 1 else observation, *rest)  # type: ignore[return-value]
+
+    router = ScriptedRouter(RIGHT)
+    trajectory = play(router, Shouting())
+    assert [turn.observation_cut for turn in trajectory.turns] == [0, 10_000_010 - 100_000, 0]
+    seen = trajectory.turns[1].observation
+    assert len(seen) == 100_000 and seen.startswith("begin x") and seen.endswith("x end")
+    assert trajectory.turns[0].next_observation == seen
+    again = play(ScriptedRouter(RIGHT), Shouting(), replay=trajectory.turns[:2])
+    assert again.turns[:2] == trajectory.turns[:2]
+    group = TrajectoryGroup(id="g", index=0, task=SPEC.task, trajectories=(replace(trajectory, sibling=0),))
+    assert rollout_metrics([group], 0)["cut_observations"] == 1.0
+    assert decode_group(encode_group(group)).trajectories[0].turns[1].observation_cut == 9_900_010
+
+
+def test_rollout_observation_that_no_encoding_has_is_mended() -> None:
+    env = Corridor()
+    step = env.step
+    env.step = lambda action: ("half \ud83d of a pair", *step(action)[1:])  # type: ignore[method-assign]
+    trajectory = play(ScriptedRouter(RIGHT), env)
+    assert trajectory.turns[1].observation == "half ? of a pair"
+    assert encode_turns(trajectory.turns)
 
 
 def test_env_pool_runs_many_side_by_side_and_tells_the_router_what_it_missed() -> None:

@@ -41,7 +41,7 @@ class Lives(Scene):
         self.configs: list[RunConfig] = []
         monkeypatch.setattr(train, "TrainingRun", self._make)
         monkeypatch.setattr(train, "prepare_policy", lambda config, policy, note: policy)
-        monkeypatch.setattr(train, "_log_to", lambda path: None)
+        monkeypatch.setattr(train, "log_to", lambda path: None)
 
     def _make(self, config: RunConfig, *rest: Any, **options: Any) -> TrainingRun:
         run = TrainingRun(config, *rest, **options)
