@@ -35,11 +35,12 @@ _ACTORS = {"RouterActor": "router", "InferenceActor": "inference", "EnvActor": "
 _PROGRAMS = {"valkey-server": "valkey", "raylet": "raylet", "gcs_server": "gcs"}
 
 
-def role_of(command: Sequence[str]) -> str:
-    """The role of a process of a run that is not its controller.
+def role_of(command: Sequence[str], parent: str = "") -> str:
+    """The role of a process of a run that is not its controller. `parent`: the role of the one that started it.
 
     Actors, engines and the queue's server name themselves ("ray::EnvActor.run", "VLLM::EngineCore",
-    "/…/valkey-server 127.0.0.1:7000"): all of it is then in the first word.
+    "/…/valkey-server 127.0.0.1:7000"): all of it is then in the first word. An engine cannot always (setproctitle needs
+    the environment where it was at the start), but only inference actors have children that Python spawned.
     """
     title = command[0] if command else ""
     if title.startswith("VLLM::"):
@@ -48,4 +49,6 @@ def role_of(command: Sequence[str]) -> str:
         return _ACTORS.get(title.removeprefix("ray::").split(".")[0].split(" ")[0], "ray_agents")
     if role := _PROGRAMS.get(PurePosixPath(title).name.split(" ")[0]):
         return role
+    if parent in ("inference", "engine") and any("spawn_main" in word for word in command):
+        return "engine"
     return "ray_agents" if any("/site-packages/ray/" in word for word in command) else "other"

@@ -66,12 +66,14 @@ def family_of(pid: int) -> list[tuple[str, psutil.Process]]:
         below = controller.children(recursive=True)
     except psutil.Error:
         return []
+    roles = {pid: "controller"}
     found = [("controller", controller)]
-    for process in below:
+    for process in below:  # parents come before their children
         try:
-            found.append((role_of(process.cmdline()), process))
+            roles[process.pid] = role_of(process.cmdline(), roles.get(process.ppid(), ""))
         except psutil.Error:
             continue
+        found.append((roles[process.pid], process))
     return found
 
 

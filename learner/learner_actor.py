@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
+from learner.free_memory import give_back
 from learner.settings import Algorithm, LearnerSettings
 
 if TYPE_CHECKING:
@@ -112,7 +113,9 @@ class LearnerActor:
         return self._learner.updates
 
     def train_step(self, groups: list[TrajectoryGroup], version: int) -> dict[str, float]:
-        return self._learner.train_step(groups, version)
+        values = self._learner.train_step(groups, version)
+        give_back()
+        return values
 
     def weights(self) -> dict[str, torch.Tensor]:
         self._handed_out = self._learner.weights()

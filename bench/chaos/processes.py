@@ -79,7 +79,7 @@ class Family:
             return [process for process in (self._controller,) if process is not None and lives(process)]
         found = [
             process for process in self._known.values() if process is not self._controller and lives(process)
-            and KIND_OF[kind](_command(process))
+            and is_kind(kind, _command(process), lambda process=process: _command_of_parent(process))
         ]  # fmt: skip
         return sorted(found, key=lambda process: (process.create_time(), process.pid))
 
@@ -115,12 +115,27 @@ class Family:
             self._known.setdefault((process.pid, process.create_time()), process)
 
 
+def is_kind(kind: str, command: str, parent: Callable[[], str]) -> bool:
+    """By the command line; of an engine that could not name itself, by its parent's."""
+    if kind == "engine" and "spawn_main" in command:
+        return KIND_OF["inference actor"](parent())
+    return KIND_OF[kind](command)
+
+
 def lives(process: psutil.Process) -> bool:
     """A zombie does not: it waits for its parent to look."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
+
+
+def _command_of_parent(process: psutil.Process) -> str:
+    try:
+        parent = process.parent()
+    except psutil.Error:
+        return ""
+    return "" if parent is None else _command(parent)
 
 
 def _command(process: psutil.Process) -> str:

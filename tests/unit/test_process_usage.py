@@ -62,6 +62,16 @@ def test_role_of_each_process_of_a_run(command: list[str], role: str) -> None:
     assert role in PROCESS_ROLES
 
 
+SPAWNED = ["/a/python", "-B", "-c", "from multiprocessing.spawn import spawn_main; spawn_main(tracker_fd=5)"]
+
+
+@pytest.mark.parametrize(("parent", "role"), [("inference", "engine"), ("engine", "engine"), ("controller", "other")])
+def test_role_of_an_engine_without_its_title_follows_from_its_parent(parent: str, role: str) -> None:
+    assert role_of(SPAWNED, parent) == role
+    tracker = ["/a/python", "-B", "-c", "from multiprocessing.resource_tracker import main;main(67)"]
+    assert role_of(tracker, parent) == "other"
+
+
 def test_processes_below_are_found_and_added_up_by_role() -> None:
     with sleeping("ray::EnvActor.run") as one, sleeping("ray::EnvActor") as other, sleeping("VLLM::EngineCore"):
         family = family_of(os.getpid())
