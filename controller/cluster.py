@@ -83,7 +83,7 @@ class Cluster:
 
     @property
     def restarts(self) -> Counter[str]:
-        """By part, in this life of the run."""
+        """By part, in all lives of the run."""
         return self.replacements.restarts
 
     async def start(self) -> None:

@@ -1,6 +1,7 @@
 """What went wrong in a run so far and was dealt with, counted by reason.
 
-Owns: `mishaps`, `mishap_line`. Called by `t2po status` and the report. Must not know: who dealt with it, or how.
+Owns: `mishaps`, `mishap_line` for `t2po status` and the report; `Tally`, which each life of a run hands to the next.
+Must not know: who dealt with it, or how.
 """
 
 from __future__ import annotations
@@ -8,9 +9,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 FAMILIES = {"failed_attempts_": "failed attempts", "restarts_": "restarts"}
-"""Totals of one life of the run, by what follows the prefix: they begin again at 0 with the next life."""
+"""Totals of the run (`Tally`), by what follows the prefix; of runs older than that, of one life of it."""
 TOTALS = {"repeated_groups": "groups delivered twice", "webhook_failures": "notifications not delivered"}
 EVER = {"foreign_entries": "foreign queue entries"}
 """The server counts them over all lives."""
@@ -19,6 +21,24 @@ STEPS = {
     "critic_updates_skipped": "critic updates skipped",
 }  # fmt: skip
 """Counted anew in each step."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Restarts by part, failed attempts at trajectories by reason."""
+
+    restarts: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+
+
+def tally_of(values: Mapping[str, float]) -> Tally:
+    """Out of the metrics of a step."""
+    tally = Tally()
+    for prefix, counts in (("restarts_", tally.restarts), ("failed_attempts_", tally.failures)):
+        for name, value in values.items():
+            if name.startswith(prefix) and math.isfinite(value):
+                counts[name.removeprefix(prefix)] = int(value)
+    return tally
 
 
 def mishaps(steps: Iterable[Mapping[str, float | None]]) -> dict[str, dict[str, int]]:

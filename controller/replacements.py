@@ -23,7 +23,7 @@ class PartLost(RuntimeError):
 
 
 class Replacements:
-    """Of all parts of a run. `restarts`: how many there were, by part."""
+    """Of all parts of a run. `restarts`: how many there were, by part, those of earlier lives of the run included."""
 
     def __init__(self, settings: SupervisionSettings | None = None) -> None:
         self.restarts: Counter[str] = Counter()

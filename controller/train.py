@@ -22,6 +22,8 @@ from controller.coldstart import prepare_policy
 from controller.config import RunConfig
 from controller.learner_ranks import LearnerLost
 from controller.live_view import LiveView
+from controller.metrics import read_metrics
+from controller.mishaps import Tally, tally_of
 from controller.queue_server_check import require_queue_server
 from controller.ray_session import clean_up_after
 from controller.replacements import PartLost
@@ -90,7 +92,7 @@ class _Lives:
         self._view = view
         self._resumed = resumed
         self._budget = RestartBudget(config.supervision)
-        self._num_lost = 0
+        self._tally = _tally_so_far(folder) if resumed else Tally()
         self._lost_after = -1
         """The committed step that the learner was lost after; -1: it was not."""
 
@@ -99,9 +101,10 @@ class _Lives:
         present = adjusted(self._config, adjustments_of(self._folder.path), str(self._folder.path))
         run = TrainingRun(
             present, self._folder, self._policy, self._view, resumed=self._resumed, base=self._config,
-            learner_restarts=self._num_lost,
+            earlier=self._tally,
         )  # fmt: skip
         self._resumed = True
+        self._tally = Tally(run.cluster.restarts, run.player.failures)
         try:
             asyncio.run(run.conduct())
         except NextLife as change:
@@ -117,12 +120,19 @@ class _Lives:
     def _after_lost_learner(self, committed: int, cause: str) -> str:
         """PartLost when that happened too often."""
         pause_s = self._budget.spend(in_vain=committed == self._lost_after)
-        self._num_lost, self._lost_after = self._num_lost + 1, committed
+        self._lost_after = committed
         if pause_s is None:
             raise PartLost(f"the learner is not started again, the budget is {self._budget}; last: {cause}")
+        self._tally.restarts["learner"] += 1
         logger.warning("the learner was lost (%d of %s): %s", self._budget.num_spent, self._budget, cause)
         time.sleep(pause_s)
         return cause
+
+
+def _tally_so_far(folder: RunFolder) -> Tally:
+    """As the last step that was written tells, though it may be behind the checkpoint."""
+    steps = read_metrics(folder.metrics) if folder.metrics.is_file() else []
+    return tally_of(steps[-1].values) if steps else Tally()
 
 
 def _go_back(config: RunConfig, folder: RunFolder, step: int) -> None:

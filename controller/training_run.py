@@ -47,6 +47,7 @@ from controller.heartbeat import beating
 from controller.inbox import Inbox
 from controller.learner_ranks import LearnerLost
 from controller.live_view import LiveView
+from controller.mishaps import Tally
 from controller.player import Player
 from controller.replay_queue import ReplayQueue
 from controller.resume import RunState
@@ -86,10 +87,10 @@ class TrainingRun:
         *,
         resumed: bool,
         base: RunConfig | None = None,
-        learner_restarts: int = 0,
+        earlier: Tally | None = None,
     ) -> None:
         """`base`: the configuration that the run was begun with, which `config` adjusts; None: it is the same.
-        `learner_restarts`: lives before this one that ended because the learner was lost."""
+        `earlier`: what went wrong in the lives before this one."""
         self.config = config
         self.base = base or config
         self.folder = folder
@@ -103,8 +104,10 @@ class TrainingRun:
         self.done = 0
         self.busy = BusyMeter()
         self.cluster = Cluster(config, policy, run_folder=folder.path, with_learner=True, say=view.part)
-        self.cluster.restarts["learner"] = learner_restarts
         self.player = Player(self.cluster)
+        earlier = earlier or Tally()
+        self.cluster.restarts.update({"learner": 0} | earlier.restarts)
+        self.player.failures.update(earlier.failures)
         store = CheckpointStore(folder.checkpoints, config.checkpoint.keep_last, keep_best=config.checkpoint.keep_best)
         self.tracker = ThresholdTracker(
             config.calibration,

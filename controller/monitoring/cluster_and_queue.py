@@ -19,7 +19,7 @@ CLUSTER_AND_QUEUE = Dashboard(
                       (Query(f'up{{job=~"t2po|vllm|ray|valkey", {RUN}}}', "{{run}} {{job}} {{part}}"),
                        Query('up{job="node"}', "host {{instance}}")), kind="state", width=24,
                       words=((0, "down", "red"), (1, "up", "green"))),
-                Panel("Replaced", "Replacements of each part in this life of the run.",
+                Panel("Replaced", "Replacements of each part so far.",
                       (Query(rule("restarts"), "{{run}} {{part}}"),)),
                 Panel("Failed attempts", "At trajectories, by reason.",
                       (Query(rule("failed_attempts"), "{{run}} {{reason}}"),)),

@@ -228,12 +228,14 @@ def test_lives_learner_that_is_lost_comes_back_from_the_last_checkpoint(lives: L
     def lose_once(run: TrainingRun) -> None:
         if len(lives.configs) == 1:
             loses_its_learner(run, 3)
+            run.player.failures["EnvTimeout"] += 2
 
     lives.prepare = lose_once
     assert lives.train(checkpoint={"every_steps": 2}) == 0
     lives.check_complete()
     assert [event["step"] for event in lives.events("resumed")] == [2]
     assert [row["restarts_learner"] for row in lives.rows()] == [0.0, 0.0, 1.0, 1.0]
+    assert lives.rows()[-1]["failed_attempts_EnvTimeout"] == 2.0, "what went wrong before is not forgotten"
 
 
 def test_lives_learner_that_is_lost_again_and_again_ends_the_run_with_its_cause(lives: Lives) -> None:
@@ -246,6 +248,7 @@ def test_lives_learner_that_is_lost_again_and_again_ends_the_run_with_its_cause(
     lives.prepare = lambda run: None
     assert lives.resume() == 0
     lives.check_complete()
+    assert lives.rows()[-1]["restarts_learner"] == 2.0, "nor by another process that goes on"
 
 
 def test_lives_steps_that_are_done_are_saved_when_another_part_is_lost(lives: Lives) -> None:
