@@ -1,6 +1,6 @@
 """The Ray shell around `EnvPool`: one process, many trajectories at once.
 
-Owns: how the pool reaches the router (a handle passed in, calls with deadlines, retries while a router
+Owns: how the pool reaches the routers (handles passed in, calls with deadlines, retries while a router
 restarts). Called by `controller.cluster` and `controller.generation`. Must not know: the router's class,
 how many environment actors there are, or what becomes of a Trajectory.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import ray
@@ -17,6 +18,7 @@ from ray.exceptions import RayActorError, RayTaskError
 
 from actors.busy_spans import Span
 from actors.env_pool import EnvPool, load_tokenizer
+from actors.home_router import home_router
 from actors.rollout import PlaySettings, TrajectorySpec
 from envs.records import Trajectory, Turn, TurnReply, TurnRequest
 
@@ -32,10 +34,12 @@ class RouterLost(RuntimeError):
 class EnvActor:
     """Environments of one process. `run` is called once a trajectory; thousands may be in flight."""
 
-    def __init__(self, settings: PlaySettings, tokenizer_path: str, router: Any, turn_timeout_s: float) -> None:
+    def __init__(
+        self, settings: PlaySettings, tokenizer_path: str, routers: Sequence[Any], turn_timeout_s: float
+    ) -> None:
         from envs.text_env import make_env
 
-        self._router = router
+        self._routers = routers
         self._turn_timeout_s = turn_timeout_s
         self._pool = EnvPool(settings, load_tokenizer(tokenizer_path), lambda: make_env(settings.env), self._ask)
 
@@ -52,12 +56,13 @@ class EnvActor:
     async def _ask(
         self, request: TurnRequest, sampling: Literal["train", "eval"], unseen: tuple[Turn, ...]
     ) -> TurnReply:
+        router = self._routers[home_router(request.group_id, len(self._routers))]
         deadline = time.monotonic() + self._turn_timeout_s
         while True:
             left = deadline - time.monotonic()
             try:
                 async with asyncio.timeout(max(left, 0.001)):
-                    reply: TurnReply = await self._router.request_turn.remote(request, sampling, unseen)
+                    reply: TurnReply = await router.request_turn.remote(request, sampling, unseen)
                     return reply
             except RayTaskError:
                 raise  # the router answered: with a failure of its own that names its cause

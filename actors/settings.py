@@ -113,6 +113,13 @@ class RolloutSettings(Section):
         1, ge=0, le=64, description="Optimizer steps a group may be behind when trained; 0 is on-policy."
     )
     num_env_actors: int = Field(1, ge=1, description="Environment actors (processes), each with many environments.")
+    num_routers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Routers (processes); each group's turns pass through one of them. One is enough "
+        "for some 500 turns per second (docs/scale.md).",
+    )
     env_step_timeout_s: float = Field(30.0, gt=0, description="Longest wait for one environment step, seconds.")
     trajectory_timeout_s: float = Field(600.0, gt=0, description="Longest wait for one trajectory, seconds.")
     max_attempts: int = Field(3, ge=1, description="Attempts at a trajectory before its failure ends the run.")

@@ -73,7 +73,7 @@ async def measure(environments: int, turns: int, tokenizer: Path) -> dict[str, A
     tasks = load_panel("alfworld", "train").tasks
     settings = PlaySettings(env=EnvSettings(max_turns=turns), prompt_tokens=448, env_step_timeout_s=30.0)
     router = ray.remote(num_cpus=0, max_concurrency=1000)(InstantRouter).remote()
-    actor = EnvActor.remote(settings, str(tokenizer), router, 60.0)
+    actor = EnvActor.remote(settings, str(tokenizer), (router,), 60.0)
     empty = (await actor.status.remote())["memory_mb"]
     specs = [
         TrajectorySpec(

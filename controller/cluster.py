@@ -5,7 +5,7 @@ ones. Called by `controller.train` and `controller.evaluate`. Must not know: gro
 trained.
 
 Who restarts whom: an environment actor and an inference actor are replaced here (found by `watch`, or at once when
-a caller reports a death); the router is restarted by Ray and told again which servers there are; a dead
+a caller reports a death); a router is restarted by Ray and told again which servers there are; a dead
 learner ends this life of the run, because its state can only come from a checkpoint: the next life begins with that.
 """
 
@@ -15,7 +15,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,7 +66,8 @@ class Cluster:
         self.env: dict[str, Any] = {}
         self.leaving: set[str] = set()
         """Environment actors that are given no more trajectories."""
-        self.router: Any = None
+        self.routers: list[Any] = []
+        """Which one a group has: `actors.home_router`."""
         self.learner: LearnerRanks
         self.status: dict[str, dict[str, Any]] = {}
         self.trains = with_learner
@@ -79,7 +80,7 @@ class Cluster:
         self._channel: WeightChannel
         self._num_published = 0
         self.replacements = Replacements(config.supervision)
-        self.keeper: RouterKeeper
+        self.keepers: list[RouterKeeper] = []
 
     @property
     def restarts(self) -> Counter[str]:
@@ -97,15 +98,13 @@ class Cluster:
         await asyncio.to_thread(self.actors.check_places, self.trains)
         names = [f"inference-{index}" for index in range(self.config.inference.num_servers)]
         self.inference = {name: self.actors.inference() for name in names}
-        self.router = self.actors.router()
-        self.keeper = RouterKeeper(
-            self.router, self.inference, self.actors.sampling(), self.replacements, self._start_timeout_s,
-            self.config.supervision.ping_timeout_s,
-        )  # fmt: skip
-        self.env = {f"env-{index}": self.actors.env(self.router) for index in range(self.config.rollout.num_env_actors)}
+        self.routers = [self.actors.router(index) for index in range(self.config.rollout.num_routers)]
+        sampling = self.actors.sampling()
+        self.keepers = [self._keeper(index, sampling) for index in range(len(self.routers))]
+        self.env = {f"env-{index}": self.new_env() for index in range(self.config.rollout.num_env_actors)}
         starts = [self.start_inference(name, actor) for name, actor in self.inference.items()]
         starts += [self.start_env(name, actor) for name, actor in self.env.items()]
-        starts.append(self._up("router", self.keeper.introduce(), self._start_timeout_s))
+        starts += [self._up(keeper.name, keeper.introduce(), self._start_timeout_s) for keeper in self.keepers]
         if self.trains:
             starts.append(self._start_learner())
         async with asyncio.TaskGroup() as group:
@@ -114,6 +113,21 @@ class Cluster:
         await self.note_targets()
         if self.trains:
             await self._choose_route()
+
+    def _keeper(self, index: int, sampling: Mapping[str, Any]) -> RouterKeeper:
+        """The keeper of that router."""
+        return RouterKeeper(
+            f"router-{index}", self.routers[index], self.inference, sampling, self.replacements, self._start_timeout_s,
+            self.config.supervision.ping_timeout_s,
+        )  # fmt: skip
+
+    def new_env(self) -> Any:
+        """Another environment actor, which has still to be started."""
+        return self.actors.env(tuple(self.routers))
+
+    async def tell_routers(self, name: str, actor: Any | None) -> None:
+        """Which inference server there is under `name` now."""
+        await asyncio.gather(*(keeper.tell(name, actor) for keeper in self.keepers))
 
     async def _choose_route(self) -> None:
         """How weights will travel; known only now that every part says which GPU it has."""
@@ -235,12 +249,12 @@ class Cluster:
         """Replaces an inference actor, with the newest weights. Does nothing when somebody else was faster."""
 
         async def start() -> None:
-            await self.keeper.tell(name, None)
+            await self.tell_routers(name, None)
             await self.end(name, self.inference[name])  # the dead one, or an earlier replacement that did not come up
             self.inference[name] = self.actors.inference()
             await self.start_inference(name, self.inference[name])
             await self.bring_up_to_date(name, self.inference[name])
-            await self.keeper.tell(name, self.inference[name])
+            await self.tell_routers(name, self.inference[name])
             await self.note_targets()  # it may be on another machine
 
         await self.replacements.replace(name, lambda: self.inference.get(name) is dead, start, cause)
@@ -265,7 +279,7 @@ class Cluster:
         async def start() -> None:
             self.actors.kill(self.env[name])
             self.status.pop(name, None)
-            self.env[name] = self.actors.env(self.router)
+            self.env[name] = self.new_env()
             await self.start_env(name, self.env[name])
 
         await self.replacements.replace(name, lambda: self.env.get(name) is dead, start, cause)

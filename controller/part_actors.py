@@ -33,7 +33,8 @@ class PartActors:
         """Whether every actor of the run finds a place in the cluster that it joined; PlacementError. In a private Ray
         every actor does."""
         config = self._config
-        counts = {"env": config.rollout.num_env_actors, "inference": config.inference.num_servers, "head": 1}
+        counts = {"env": config.rollout.num_env_actors, "inference": config.inference.num_servers}
+        counts["head"] = config.rollout.num_routers
         if with_learner:
             counts["learner"] = config.learner.num_ranks
         self.check_more(counts)
@@ -49,18 +50,18 @@ class PartActors:
         options = self._places.options("inference")
         return self._places.note(InferenceActor.options(num_cpus=0, **options).remote(), options)
 
-    def router(self) -> Any:
+    def router(self, index: int) -> Any:
         from controller.router_actor import RouterActor
 
-        return RouterActor.options(**self._places.options("head")).remote(router_settings(self._config))
+        return RouterActor.options(**self._places.options("head")).remote(router_settings(self._config, index))
 
-    def env(self, router: Any) -> Any:
+    def env(self, routers: tuple[Any, ...]) -> Any:
         from actors.env_actor import EnvActor
 
         patience_s = turn_timeout_s(self._config) + ROUTER_GRACE_S
         options = self._places.options("env")
         settings = play_settings(self._config)
-        actor = EnvActor.options(**options).remote(settings, str(self._policy), router, patience_s)
+        actor = EnvActor.options(**options).remote(settings, str(self._policy), routers, patience_s)
         return self._places.note(actor, options)
 
     def learner(self) -> LearnerRanks:

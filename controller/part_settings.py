@@ -24,7 +24,8 @@ def turn_timeout_s(config: RunConfig) -> float:
     return config.inference.request_timeout_s + config.inference.start_timeout_s
 
 
-def router_settings(config: RunConfig) -> RouterSettings:
+def router_settings(config: RunConfig, index: int) -> RouterSettings:
+    """Of the router with that index."""
     return RouterSettings(
         run_seed=config.seed,
         tds=config.tds,
@@ -32,6 +33,8 @@ def router_settings(config: RunConfig) -> RouterSettings:
         tds_in_eval=config.eval.interventions,
         request_timeout_s=config.inference.request_timeout_s,
         turn_timeout_s=turn_timeout_s(config),
+        index=index,
+        num_routers=config.rollout.num_routers,
     )
 
 

@@ -88,10 +88,10 @@ def remedy(role: str) -> str:
         "env": "rollout.num_env_actors",
         "inference": "inference.num_servers",
         "learner": "learner.num_ranks",
-        "head": "",
+        "head": "rollout.num_routers",
     }[role]
-    if not knob:
-        return "end another run on it, or start the head with more t2po_head"
+    if role == "head":
+        return f"lower {knob}, end another run on it, or start the head with more t2po_head"
     option = {"env": "envs", "inference": "inference", "learner": "learners"}[role]
     return f"lower {knob}, or add raylets: t2po cluster scale {option}=N"
 

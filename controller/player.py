@@ -14,6 +14,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError, RayTaskError
 
+from actors.home_router import home_router
 from actors.rollout import EnvTimeout, ReplayMismatch, TrajectorySpec
 from controller.causes import cause_of
 from controller.cluster import Cluster
@@ -105,24 +106,29 @@ class Player:
                 ) from failure
             if isinstance(failure, EnvTimeout):
                 await self._cluster.revive_env(name, actor, str(failure))
-            replay = () if isinstance(failure, ReplayMismatch) else await self._accepted(spec.trajectory_id)
+            replay = () if isinstance(failure, ReplayMismatch) else await self._accepted(spec)
             self.replayed_turns += len(replay)
-            self._cluster.router.forget.remote([spec.trajectory_id])
+            self._router(spec.group_id).forget.remote([spec.trajectory_id])
             given_up, spec = spec, replace(spec, attempt=spec.attempt + 1)
             attempting(given_up, spec, reason)
 
-    async def _accepted(self, trajectory_id: str) -> tuple[Turn, ...]:
+    def _router(self, group_id: str) -> Any:
+        routers = self._cluster.routers
+        return routers[home_router(group_id, len(routers))]
+
+    async def _accepted(self, spec: TrajectorySpec) -> tuple[Turn, ...]:
         """What the router remembers; nothing when it does not answer (it is being restarted: play starts afresh)."""
         try:
-            call = self._cluster.router.live.remote(trajectory_id)
-            return await bounded(call, ROUTER_TIMEOUT_S, f"router: turns of {trajectory_id}")
+            call = self._router(spec.group_id).live.remote(spec.trajectory_id)
+            return await bounded(call, ROUTER_TIMEOUT_S, f"router: turns of {spec.trajectory_id}")
         except (RayActorError, DeadlineError) as error:
             self.failures[f"replay lost: {type(error).__name__}"] += 1
             return ()
 
     def forget(self, trajectories: tuple[Trajectory, ...]) -> None:
         """The router need not remember these any more. Not waited for: a router that died has forgotten them."""
-        self._cluster.router.forget.remote([trajectory.id for trajectory in trajectories])
+        for group_id in {trajectory.group_id for trajectory in trajectories}:
+            self._router(group_id).forget.remote([one.id for one in trajectories if one.group_id == group_id])
 
 
 def _cancel(call: Any) -> None:

@@ -179,7 +179,7 @@ def check_placement(config: RunConfig) -> Iterator[str]:
                 f"{config.cluster.address} has {gpus:g} GPUs for learners; lower learner.num_ranks or add nodes"
             )
         needs = [
-            ("head", 1, placement.asked_by("head", totals)),
+            ("head", config.rollout.num_routers, placement.asked_by("head", totals)),
             ("env", config.rollout.num_env_actors, placement.asked_by("env", totals)),
             ("inference", config.inference.num_servers, placement.asked_by("inference", totals)),
             ("learner", config.learner.num_ranks, placement.asked_by("learner", totals, int(wants_gpu))),

@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 
 PROCESS_ROLES = {
     "controller": "the controller",
-    "router": "the router",
+    "router": "the routers",
     "inference": "the inference actors, without their engines",
     "engine": "the engines (vLLM's own processes)",
     "env": "the environment actors",

@@ -20,6 +20,7 @@ from typing import Any
 
 from ray.exceptions import RayActorError
 
+from actors.home_router import home_router
 from controller.checkpoint import (
     LEARNER_FOLDER,
     POLICY_FOLDER,
@@ -194,15 +195,14 @@ class RunState:
         self._store.rate(step, success)
 
     async def _outstanding(self, generation: Generation) -> tuple[OutstandingGroup, ...]:
-        """Groups under way with the turns that the router knows; without them (it restarts) they begin afresh."""
+        """Groups under way with the turns that their routers know; without them (one restarts) they begin afresh."""
         groups = generation.outstanding()
-        names = [name for group in groups for name in group.trajectories]
-        try:
-            call = self._cluster.router.live_many.remote(names)
-            turns: dict[str, tuple[Turn, ...]] = await bounded(call, ROUTER_TIMEOUT_S, "router: live turns")
-        except (RayActorError, DeadlineError) as error:
-            logger.warning("the checkpoint has no live turns: %s", error)
-            turns = {}
+        routers = self._cluster.routers
+        asked: list[list[str]] = [[] for _ in routers]
+        for group in groups:
+            asked[home_router(group.id, len(routers))] += group.trajectories
+        known = await asyncio.gather(*(self._live_turns(router, names) for router, names in enumerate(asked)))
+        turns = {name: found for one in known for name, found in one.items()}
         return tuple(
             OutstandingGroup(
                 id=group.id,
@@ -216,3 +216,11 @@ class RunState:
             )
             for group in groups
         )
+
+    async def _live_turns(self, router: int, trajectory_ids: list[str]) -> dict[str, tuple[Turn, ...]]:
+        try:
+            call = self._cluster.routers[router].live_many.remote(trajectory_ids)
+            return await bounded(call, ROUTER_TIMEOUT_S, f"router-{router}: live turns")
+        except (RayActorError, DeadlineError) as error:
+            logger.warning("the checkpoint has no live turns of router-%d: %s", router, error)
+            return {}

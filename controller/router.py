@@ -69,6 +69,9 @@ class RouterSettings:
     tds_in_eval: bool
     request_timeout_s: float
     turn_timeout_s: float
+    index: int = 0
+    num_routers: int = 1
+    """This router among those of the run: they know nothing of each other's requests."""
 
 
 @dataclass(slots=True)
@@ -101,13 +104,16 @@ def decide(gammas: Sequence[float], eta: float, max_candidates: int) -> int:
 
 
 class Router:
-    """Answers turn requests. One per run; every trajectory's turns pass through it."""
+    """Answers turn requests. All turns of a group pass through the same router."""
 
     def __init__(self, servers: Sequence[Server], settings: RouterSettings) -> None:
         self._settings = settings
         self._loads = {server.name: _Load(server) for server in servers}
-        self._ranking = [(0, name) for name in sorted(self._loads)]
-        """A heap of (in flight, server), which holds the truth of each server and what was true before."""
+        self._places: dict[str, int] = {}
+        """The order among equally loaded servers: by name, for each router from another one on."""
+        self._ranking: list[tuple[int, int, str]] = []
+        """A heap of (in flight, place, server), which holds the truth of each server and what was true before."""
+        self._rank()
         self._homes: OrderedDict[str, str] = OrderedDict()
         self._kept = LiveTurns()
         self._counts: Counter[str] = Counter()
@@ -201,14 +207,14 @@ class Router:
         return self._loads[name]
 
     def _least_loaded(self, avoid: str) -> str | None:
-        """The server with the fewest requests, by name among equals; `avoid` only if there is no other.
+        """The server with the fewest requests, by place among equals; `avoid` only if there is no other.
 
         Costs the logarithm of the number of servers: every turn comes here, and there may be hundreds of servers.
         """
-        avoided: tuple[int, str] | None = None
+        avoided: tuple[int, int, str] | None = None
         found: str | None = None
         while self._ranking and found is None:
-            in_flight, name = self._ranking[0]
+            in_flight, _, name = self._ranking[0]
             if name not in self._loads or self._loads[name].in_flight != in_flight:
                 heapq.heappop(self._ranking)  # true no more
             elif name == avoid and len(self._loads) > 1:
@@ -224,12 +230,17 @@ class Router:
         load.in_flight += change
         if self._loads.get(load.server.name) is not load:
             return  # it was replaced meanwhile
-        heapq.heappush(self._ranking, (load.in_flight, load.server.name))
+        name = load.server.name
+        heapq.heappush(self._ranking, (load.in_flight, self._places[name], name))
         if len(self._ranking) > MOST_OUTDATED * len(self._loads) + 64:
             self._rank()
 
     def _rank(self) -> None:
-        self._ranking = [(load.in_flight, name) for name, load in self._loads.items()]
+        names = sorted(self._loads)
+        # Should all routers begin with the same server, few groups would leave the last ones idle.
+        first = self._settings.index * len(names) // self._settings.num_routers
+        self._places = {name: (place - first) % len(names) for place, name in enumerate(names)}
+        self._ranking = [(load.in_flight, self._places[name], name) for name, load in self._loads.items()]
         heapq.heapify(self._ranking)
 
     def replace_server(self, name: str, server: Server | None) -> None:

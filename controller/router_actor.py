@@ -1,6 +1,6 @@
-"""The Ray shell around `Router`: one actor a run, asked by every environment actor.
+"""The Ray shell around `Router`: an actor, asked by every environment actor for the groups that have their home there.
 
-Owns: how inference actors are called. Called by `controller.cluster` (which hands its handle to the
+Owns: how inference actors are called. Called by `controller.cluster` (which hands their handles to the
 environment actors) and `controller.generation`. Must not know: how turns are decided.
 """
 

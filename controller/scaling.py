@@ -84,7 +84,7 @@ class Scaling:
 
     async def _join_env(self, name: str) -> None:
         cluster = self._cluster
-        actor = cluster.actors.env(cluster.router)
+        actor = cluster.new_env()
         try:
             await cluster.start_env(name, actor)
         except BaseException:
@@ -111,7 +111,7 @@ class Scaling:
             await cluster.end(name, actor)
             raise
         cluster.inference[name] = actor  # from here on every new version is sent to it too
-        await cluster.keeper.tell(name, actor)
+        await cluster.tell_routers(name, actor)
         await cluster.note_targets()
 
     async def _leave_inference(self, name: str) -> None:
@@ -119,7 +119,7 @@ class Scaling:
         await cluster.replacements.settled(name)
         actor = cluster.inference.pop(name)
         self._say(name, "leaving: finishing its requests")
-        await cluster.keeper.tell(name, None)
+        await cluster.tell_routers(name, None)
         deadline = time.monotonic() + DRAIN_S
         try:
             while time.monotonic() < deadline:

@@ -18,6 +18,7 @@ from controller.replacements import PartLost
 
 if TYPE_CHECKING:
     from controller.cluster import Cluster
+    from controller.router_keeper import RouterKeeper
 
 
 class Supervision:
@@ -43,7 +44,8 @@ class Supervision:
             watched.discard(name)  # it left; another one may come under its name
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(again_and_again("router", self.check_router, ("router",)))
+            for keeper in cluster.keepers:
+                group.create_task(again_and_again(keeper.name, partial(self.check_router, keeper), (keeper.name,)))
             group.create_task(self.watch_ray())
             if cluster.trains:
                 group.create_task(again_and_again("learner", self.check_learner, ("learner",)))
@@ -99,9 +101,9 @@ class Supervision:
         if problem := self._cluster.ray_problem(self._timeout_s):
             raise PartLost(problem)
 
-    async def check_router(self) -> None:
-        if status := await self._cluster.keeper.check():
-            self._cluster.status["router"] = status
+    async def check_router(self, keeper: RouterKeeper) -> None:
+        if status := await keeper.check():
+            self._cluster.status[keeper.name] = status
 
 
 def describe_rollouts(num_trajectories: int, num_groups: int, num_free: int) -> str:

@@ -29,7 +29,8 @@ from bench.simulation.recorded import draw, read_recorded
 from bench.simulation.scene import Measured, Scene, Size
 
 COST = (
-    "live", "servers", "turns", "controller loop", "its threads", "router", "queue server", "stand-ins",
+    "live", "servers", "routers there are", "turns", "controller loop", "its threads", "routers", "busiest router",
+    "queue server", "stand-ins",
     "KiB a live one", "most live", "most in router", "longest stall, s",
 )  # fmt: skip
 OVERLAP = (
@@ -40,9 +41,12 @@ TIMEOUT_S = 7200.0
 
 
 def cost_row(one: Measured) -> list[str]:
-    cpu = (one.controller_us, one.controller_pool_us, one.router_us, one.valkey_us, one.world_us)
+    cpu = (
+        one.controller_us, one.controller_pool_us, one.router_us, one.busiest_router_us, one.valkey_us, one.world_us,
+    )  # fmt: skip
     return [
-        str(one.size.live), str(one.size.servers), str(one.turns), *(f"{value:.0f}" for value in cpu),
+        str(one.size.live), str(one.size.servers), str(one.size.routers), str(one.turns),
+        *(f"{value:.0f}" for value in cpu),
         f"{one.kib_a_trajectory:.0f}", str(one.most_live), str(one.most_in_router), f"{one.stall_s:.2f}",
     ]  # fmt: skip
 
@@ -106,6 +110,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, nargs="+", default=[100, 1000, 10_000], help="trajectories under way")
     parser.add_argument("--servers", type=int, nargs="+", default=[4, 32, 256], help="inference servers")
     parser.add_argument("--ranks", type=int, default=64, help="learner ranks")
+    parser.add_argument("--routers", type=int, nargs="+", default=[1], help="routers")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of a run; 4 at least for --overlap")
     parser.add_argument("--staleness", type=int, default=1)
     parser.add_argument("--turns-per-s", type=float, default=300.0, help="recorded latencies are stretched to this")
@@ -114,11 +119,11 @@ def main() -> None:
     parser.add_argument("--profile", choices=("loop", "router"), default="", help="print where its CPU time goes")
     asked = parser.parse_args()
 
-    def size(live: int, servers: int, staleness: int) -> Size:
+    def size(live: int, servers: int, routers: int, staleness: int) -> Size:
         stretch = stretch_for(live, asked.turns_per_s)
         return Size(
             live=live, servers=servers, ranks=asked.ranks, staleness=staleness, steps=asked.steps, stretch=stretch,
-            most_turns=asked.most_turns,
+            most_turns=asked.most_turns, routers=routers,
         )  # fmt: skip
 
     done: list[Measured] = []
@@ -127,13 +132,13 @@ def main() -> None:
         print(head(OVERLAP), flush=True)
         # As many groups a step, so half as many trajectories under way.
         for under_way, staleness in ((live // 2, 0), (live, 1)):
-            one = size(live, servers, staleness)
+            one = size(live, servers, asked.routers[0], staleness)
             done.append(conduct(_with_live(one, under_way), ""))
             print(line(overlap_row(done[-1], done[0])), flush=True)
     else:
         print(head(COST), flush=True)
-        for live, servers in itertools.product(asked.live, asked.servers):
-            done.append(conduct(size(live, servers, asked.staleness), asked.profile))
+        for live, servers, routers in itertools.product(asked.live, asked.servers, asked.routers):
+            done.append(conduct(size(live, servers, routers, asked.staleness), asked.profile))
             print(line(cost_row(done[-1])), flush=True)
     print(json.dumps([asdict(one) for one in done]))
 

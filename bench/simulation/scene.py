@@ -49,6 +49,7 @@ class Size:
     live: int
     servers: int
     ranks: int = 64
+    routers: int = 1
     staleness: int = 1
     steps: int = 2
     group_size: int = 8
@@ -68,7 +69,7 @@ class Reading:
     turns: int
     loop_s: float
     pool_s: float
-    router_s: float
+    router_s: tuple[float, ...]
     world_s: float
     valkey_s: float
     rss_mb: float
@@ -77,8 +78,9 @@ class Reading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """Of the steps of one run. CPU in µs a turn by process; memory in KiB a live trajectory, of all but the queue's
-    server; `most_in_router`: calls in it or in line at once; `stall_s`: longest time in which the loop did not turn."""
+    """Of the steps of one run. CPU in µs a turn by process, `router_us` that of all routers; memory in KiB a live
+    trajectory, of all but the queue's server; `most_in_router`: calls in one or in line at once; `stall_s`: longest
+    time in which the loop did not turn."""
 
     size: Size
     turns: int
@@ -86,6 +88,7 @@ class Measured:
     controller_us: float
     controller_pool_us: float
     router_us: float
+    busiest_router_us: float
     world_us: float
     valkey_us: float
     rss_mb: float
@@ -112,6 +115,7 @@ def configure(size: Size, folder: Path) -> RunConfig:
             "rollout": {
                 "groups_per_step": size_of_step, "group_size": size.group_size, "max_staleness": size.staleness,
                 "num_env_actors": -(-size.live // LIVE_PER_ENV_ACTOR), "trajectory_timeout_s": DAY_S,
+                "num_routers": size.routers,
             },
             "inference": {
                 "num_servers": size.servers, "request_timeout_s": DAY_S, "verify_every": 0,
@@ -144,10 +148,12 @@ class Scene:
         self.readings: list[Reading] = []
         self.most_live = 0
         self.stall_s = 0.0
-        self._world, self._at_router = Place("world"), Place("router", profile_router)
+        self._world = Place("world")
+        profiles = [profile_router] + [None] * (size.routers - 1)
+        self._at_routers = [Place(f"router-{index}", profile) for index, profile in enumerate(profiles)]
         self._config = configure(size, folder)
         self._stand_ins = StandIns(
-            self._config, recorded or read_recorded(), size.stretch, size.most_turns, self._world, self._at_router
+            self._config, recorded or read_recorded(), size.stretch, size.most_turns, self._world, self._at_routers
         )
         self._run_folder = RunFolder.create(self._config, "simulation")
         self.path = self._run_folder.path
@@ -167,7 +173,7 @@ class Scene:
             asyncio.run(self._conduct())
         finally:
             self._run_folder.close()
-            for place in (self._at_router, self._world):
+            for place in (*self._at_routers, self._world):
                 place.stop()
         return self._measured()
 
@@ -192,7 +198,7 @@ class Scene:
     def read(self) -> None:
         process = psutil.Process()
         server = next((one for one in process.children() if "valkey" in one.name()), process)
-        router_s, world_s = self._at_router.cpu_s, self._world.cpu_s
+        router_s, world_s = tuple(place.cpu_s for place in self._at_routers), self._world.cpu_s
         loop_s = thread_cpu_s(threading.main_thread())
         times = server.cpu_times()
         self.readings.append(
@@ -200,7 +206,7 @@ class Scene:
                 at=time.monotonic(),
                 turns=sum(one.steps for one in self._stand_ins.environments),
                 loop_s=loop_s,
-                pool_s=time.process_time() - loop_s - router_s - world_s,
+                pool_s=time.process_time() - loop_s - sum(router_s) - world_s,
                 router_s=router_s,
                 world_s=world_s,
                 valkey_s=times.user + times.system,
@@ -219,6 +225,9 @@ class Scene:
         def a_turn(part: str) -> float:
             return (getattr(last, part) - getattr(first, part)) / turns * 1e6
 
+        both = zip(first.router_s, last.router_s, strict=True)
+        routers_us = [(after - before) / turns * 1e6 for before, after in both]
+
         def typical(name: str) -> float:
             return statistics.fmean(row[name] for row in steady)
 
@@ -229,14 +238,15 @@ class Scene:
             trajectories=int(sum(row["trajectories"] for row in rows)),
             controller_us=a_turn("loop_s"),
             controller_pool_us=a_turn("pool_s"),
-            router_us=a_turn("router_s"),
+            router_us=sum(routers_us),
+            busiest_router_us=max(routers_us),
             world_us=a_turn("world_s"),
             valkey_us=a_turn("valkey_s"),
             rss_mb=most.rss_mb,
             kib_a_trajectory=(most.rss_mb - first.rss_mb) * 1e6 / 1024 / max(self.most_live, 1),
             valkey_mb=max(one.valkey_mb for one in self.readings),
             most_live=self.most_live,
-            most_in_router=self._stand_ins.router_handle.most,
+            most_in_router=max(handle.most for handle in self._stand_ins.router_handles),
             stall_s=self.stall_s,
             t_generate_s=typical("t_generate_s"),
             t_train_s=typical("t_train_s"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 
 from actors.busy_spans import BusySpans, Span
 from actors.env_actor import EnvActor
+from actors.home_router import home_router
 from actors.inference_actor import MAX_CONCURRENCY
 from actors.rollout import TrajectorySpec
 from bench.simulation.places import Handle, Place
@@ -110,9 +112,9 @@ class Engine:
 class Environments:
     """One environment actor. The environment's own time is in the recorded time of a turn."""
 
-    def __init__(self, recorded: Recorded, router: Handle, most_turns: int) -> None:
+    def __init__(self, recorded: Recorded, routers: Sequence[Any], most_turns: int) -> None:
         self._recorded = recorded
-        self._router = router
+        self._routers = routers
         self._most_turns = most_turns
         self._live = self.steps = 0
 
@@ -155,7 +157,8 @@ class Environments:
             previous_phi=last.phi if last else float("nan"),
             seed_key=spec.seed_key(number),
         )
-        reply = await self._router.request_turn.remote(request, spec.sampling, unseen)
+        router = self._routers[home_router(spec.group_id, len(self._routers))]
+        reply = await router.request_turn.remote(request, spec.sampling, unseen)
         self.steps += 1
         return Turn(
             prompt_ids=prompt_ids, accepted=reply.accepted, rejected=reply.rejected,
@@ -210,17 +213,23 @@ class StandIns(PartActors):
     """The parts of one run. `world`: where everything lives that is neither controller nor router."""
 
     def __init__(
-        self, config: RunConfig, recorded: Recorded, stretch: float, most_turns: int, world: Place, at_router: Place
+        self,
+        config: RunConfig,
+        recorded: Recorded,
+        stretch: float,
+        most_turns: int,
+        world: Place,
+        at_routers: Sequence[Place],
     ) -> None:
         self._config = config
         self._recorded = recorded
         self._stretch = stretch
         self._most_turns = most_turns
         self._world = world
-        self._at_router = at_router
+        self._at_routers = at_routers
         self.environments: list[Environments] = []
         self.env_handles: list[Handle] = []
-        self.router_handle: Handle
+        self.router_handles: list[Handle] = []
 
     def check_places(self, with_learner: bool) -> None:
         return None
@@ -228,13 +237,13 @@ class StandIns(PartActors):
     def inference(self) -> Handle:
         return Handle(self._world, Engine(self._recorded, self._stretch), MAX_CONCURRENCY)
 
-    def router(self) -> Handle:
-        part = Router(router_settings(self._config))
-        self.router_handle = Handle(self._at_router, part, limit_of(RouterActor))
-        return self.router_handle
+    def router(self, index: int) -> Handle:
+        part = Router(router_settings(self._config, index))
+        self.router_handles.append(Handle(self._at_routers[index], part, limit_of(RouterActor)))
+        return self.router_handles[-1]
 
-    def env(self, router: Handle) -> Handle:
-        part = Environments(self._recorded, router, self._most_turns)
+    def env(self, routers: tuple[Any, ...]) -> Handle:
+        part = Environments(self._recorded, routers, self._most_turns)
         self.environments.append(part)
         self.env_handles.append(Handle(self._world, part, limit_of(EnvActor)))
         return self.env_handles[-1]

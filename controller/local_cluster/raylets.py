@@ -25,7 +25,7 @@ from controller.placement import RESOURCES
 
 SLOTS = {HEAD: 16, "env": 2, "inference": 2, "learner": 2}
 """Actors that one raylet takes. Two of a role: with as many actors as raylets half of the raylets may die, and what was
-on them finds a place on the others. The head: one router for each run that goes on."""
+on them finds a place on the others. The head: the routers of the runs that go on."""
 
 PORT_OPTIONS = (
     "--node-manager-port", "--object-manager-port", "--dashboard-agent-listen-port", "--dashboard-agent-grpc-port",

@@ -16,7 +16,6 @@ from controller.config import validate
 from controller.learner_ranks import LearnerLost, LearnerRanks
 from controller.part_actors import PartActors
 from controller.replacements import PartLost, Replacements
-from controller.router_keeper import RouterKeeper
 from controller.supervision import Supervision
 from controller.supervision_settings import SupervisionSettings
 from controller.weight_route import WeightMismatch
@@ -86,7 +85,7 @@ class FakeActors(PartActors):
 
 
 class OfflineCluster(Cluster):
-    """The cluster when it is up: one engine and a router, no Ray."""
+    """The cluster when it is up: one engine and two routers, no Ray."""
 
     def __init__(self, folder: Path, fails: Callable[[int], bool] = lambda number: False, **supervision: float) -> None:
         self.fake = FakeActors(fails)
@@ -99,9 +98,9 @@ class OfflineCluster(Cluster):
         )
         self.inference = {NAME: Handle(Engine(self.fake.let))}
         self.inference[NAME].part.state = "ready"
-        self.router = Handle(Router())
+        self.routers = [Handle(Router()), Handle(Router())]
         self.replacements = Replacements(AT_ONCE)
-        self.keeper = RouterKeeper(self.router, self.inference, {}, self.replacements, 5, 60)
+        self.keepers = [self._keeper(index, {}) for index in range(2)]
 
 
 async def begin_revival(cluster: OfflineCluster) -> tuple[Handle, asyncio.Task[None]]:
@@ -128,7 +127,7 @@ def test_cluster_weight_update_leaves_a_starting_replacement_alone(tmp_path: Pat
         assert cluster.fake.killed == [dead]
         assert cluster.restarts[NAME] == 1
         assert cluster.inference[NAME].part.version == 1
-        assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
+        assert [one.part.servers for one in cluster.routers] == [{NAME: cluster.inference[NAME]}] * 2
 
     asyncio.run(run())
 
@@ -179,13 +178,15 @@ def test_cluster_engine_is_replaced_while_the_router_is_away(tmp_path: Path) -> 
     async def run() -> None:
         cluster = OfflineCluster(tmp_path)
         cluster.fake.let.set()
-        await cluster.keeper.introduce()
-        cluster.router.killed = True
+        for keeper in cluster.keepers:
+            await keeper.introduce()
+        cluster.routers[1].killed = True
         await cluster.revive_inference(NAME, cluster.inference[NAME], "it died")
         assert cluster.restarts[NAME] == 1
-        cluster.router.killed = False
-        await Supervision(cluster).check_router()
-        assert cluster.router.part.servers == {NAME: cluster.inference[NAME]}
+        assert cluster.routers[0].part.servers == {NAME: cluster.inference[NAME]}, "the other one knows at once"
+        cluster.routers[1].killed = False
+        await Supervision(cluster).check_router(cluster.keepers[1])
+        assert cluster.routers[1].part.servers == {NAME: cluster.inference[NAME]}
 
     asyncio.run(run())
 
@@ -199,9 +200,9 @@ def test_cluster_supervision_watches_the_others_while_an_engine_starts(tmp_path:
         watching = asyncio.create_task(cluster.watch())
         await asyncio.sleep(0.05)
         assert cluster.inference[NAME].part.state == "starting"
-        cluster.router.part.pid = 2  # it died, and Ray started it again
+        cluster.routers[1].part.pid = 2  # it died, and Ray started it again
         await asyncio.sleep(0.1)
-        assert cluster.restarts["router"] == 1
+        assert (cluster.restarts["router-0"], cluster.restarts["router-1"]) == (0, 1)
         assert cluster.inference[NAME].part.state == "starting"
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -36,10 +36,10 @@ class Actors(PartActors):
     def inference(self) -> Handle:
         return Handle(Part())
 
-    def router(self) -> Handle:
+    def router(self, index: int) -> Handle:
         return Handle(Part())
 
-    def env(self, router: Any) -> Handle:
+    def env(self, routers: tuple[Any, ...]) -> Handle:
         return Handle(Part())
 
     def sampling(self) -> dict[str, Any]:

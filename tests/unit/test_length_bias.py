@@ -68,7 +68,8 @@ class Scene:
         )
         self.given_up: list[str] = []
         self.player = Player(SimpleNamespace(
-            config=self.config, env=self.env, leaving=self.leaving, router=self.router_handle, revive_env=self._revive,
+            config=self.config, env=self.env, leaving=self.leaving, routers=[self.router_handle],
+            revive_env=self._revive,
         ))  # type: ignore[arg-type]  # fmt: skip
 
     async def _live(self, name: str) -> tuple[Turn, ...]:

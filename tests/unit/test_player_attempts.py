@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from ray.exceptions import ActorDiedError, RayTaskError
 
+from actors.home_router import home_router
 from actors.rollout import EnvFailure, EnvTimeout, ReplayMismatch, TrajectorySpec
 from actors.settings import RolloutSettings
 from controller.player import Player, TrajectoryFailed
@@ -52,10 +53,11 @@ class FakeCluster:
         self.env = {"env-0": SimpleNamespace(run=self.run)}
         self.leaving: set[str] = set()
         self.forgotten: list[str] = []
-        self.router = SimpleNamespace(
-            live=Method(lambda number, name: known),
-            forget=SimpleNamespace(remote=self.forgotten.extend),
+        home = SimpleNamespace(
+            live=Method(lambda number, name: known), forget=SimpleNamespace(remote=self.forgotten.extend)
         )
+        self.routers: list[Any] = [None, None, None]  # only the group's is asked
+        self.routers[home_router(SPEC.group_id, 3)] = home
         self.revived: list[str] = []
 
     def _run(self, number: int, spec: TrajectorySpec, replay: tuple[Turn, ...]) -> Trajectory:
@@ -138,3 +140,21 @@ def test_player_counts_failures_by_reason() -> None:
     asyncio.run(player.play(SPEC))
     assert dict(player.failures) == {"EnvFailure": 1, "ActorDiedError": 1}
     assert player.live == 0
+
+
+def test_player_tells_each_groups_router_of_finished_trajectories() -> None:
+    told: list[list[str]] = [[], []]
+    routers = [SimpleNamespace(forget=SimpleNamespace(remote=names.extend)) for names in told]
+    config = SimpleNamespace(rollout=RolloutSettings())
+    player = Player(SimpleNamespace(config=config, routers=routers))  # type: ignore[arg-type]
+    made = [
+        Trajectory(
+            id=f"r-g{group}/{sibling}/0", group_id=f"r-g{group}", task=make_task(), sibling=sibling, attempt=0,
+            turns=(make_turn(),), won=True, duration_s=0.0,
+        )
+        for group in range(20) for sibling in range(2)
+    ]  # fmt: skip
+    player.forget(tuple(made))
+    assert sorted(told[0] + told[1]) == sorted(one.id for one in made)
+    for index, names in enumerate(told):
+        assert names and all(home_router(name.split("/")[0], 2) == index for name in names)

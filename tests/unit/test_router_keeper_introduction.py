@@ -44,7 +44,7 @@ def keeper_of(
     router: Handle, patience_s: float = 5.0, answer_timeout_s: float = 60.0
 ) -> tuple[RouterKeeper, Replacements]:
     replacements = Replacements()
-    keeper = RouterKeeper(router, {"inference-0": "actor"}, {}, replacements, patience_s, answer_timeout_s)
+    keeper = RouterKeeper("router-1", router, {"inference-0": "actor"}, {}, replacements, patience_s, answer_timeout_s)
     return keeper, replacements
 
 
@@ -60,7 +60,7 @@ def test_router_keeper_counts_a_restart_once_and_introduces_again() -> None:
         router.killed = False
         for _ in range(3):
             assert await keeper.check() == {"pid": 2}
-        assert replacements.restarts["router"] == 1
+        assert replacements.restarts["router-1"] == 1
         assert router.part.servers == {"inference-0": "actor"}
         assert router.part.introductions == 2
 
@@ -77,7 +77,7 @@ def test_router_keeper_death_during_the_introduction_is_survived() -> None:
         assert await keeper.check() is None
         assert await keeper.check() == {"pid": 3}
         assert router.part.servers == {"inference-0": "actor"}
-        assert replacements.restarts["router"] == 2
+        assert replacements.restarts["router-1"] == 2
 
     asyncio.run(run())
 
@@ -87,7 +87,7 @@ def test_router_keeper_router_that_dies_again_and_again_ends_the_run() -> None:
         router = Handle(Router())
         keeper, _ = keeper_of(router)
         await keeper.introduce()
-        with pytest.raises(PartLost, match=r"router .* budget is supervision.max_restarts = 5"):
+        with pytest.raises(PartLost, match=r"router-1 .* budget is supervision.max_restarts = 5"):
             for _ in range(6):
                 router.part.restart()
                 await keeper.check()
@@ -102,7 +102,7 @@ def test_router_keeper_router_that_does_not_come_back_ends_the_run_with_its_caus
         router.killed = True
         assert await keeper.check() is None, "it gets its time"
         await asyncio.sleep(0.1)
-        with pytest.raises(PartLost, match=r"router: no answer for .*ConnectionError: the actor died"):
+        with pytest.raises(PartLost, match=r"router-1: no answer for .*ConnectionError: the actor died"):
             await keeper.check()
 
     asyncio.run(run())

@@ -18,10 +18,11 @@ def server(name: str) -> FakeServer:
     return FakeServer(name, lambda number, seed: make_candidate())
 
 
-def make_router(names: list[str]) -> Router:
+def make_router(names: list[str], index: int = 0, num_routers: int = 1) -> Router:
     knobs = RouterSettings(
-        run_seed=0, tds=TDSSettings(), sampling={}, tds_in_eval=False, request_timeout_s=5, turn_timeout_s=5
-    )
+        run_seed=0, tds=TDSSettings(), sampling={}, tds_in_eval=False, request_timeout_s=5, turn_timeout_s=5,
+        index=index, num_routers=num_routers,
+    )  # fmt: skip
     return Router([server(name) for name in names], knobs)
 
 
@@ -31,7 +32,11 @@ def plain(asked: Router, group: str, *, stay: bool, avoid: str) -> str | None:
     usable = [name for name in loads if name != avoid] or list(loads)
     if stay and home in usable:
         return home
-    return min(usable, key=lambda one: (loads[one].in_flight, one != home, one), default=None)
+    knobs = asked._settings
+    names = sorted(loads)
+    first = knobs.index * len(names) // knobs.num_routers
+    turned = names[first:] + names[:first]
+    return min(usable, key=lambda one: (loads[one].in_flight, one != home, turned.index(one)), default=None)
 
 
 ACTIONS = st.lists(
@@ -46,9 +51,11 @@ ACTIONS = st.lists(
 
 
 @settings(max_examples=200, deadline=None)
-@given(ACTIONS)
-def test_router_least_loaded_is_what_a_search_over_all_finds(actions: list[tuple[str, str | int, bool, str]]) -> None:
-    asked = make_router(NAMES[:4])
+@given(ACTIONS, st.integers(0, 2))
+def test_router_least_loaded_is_what_a_search_over_all_finds(
+    actions: list[tuple[str, str | int, bool, str]], index: int
+) -> None:
+    asked = make_router(NAMES[:4], index, 3)
     under_way: list[router._Load] = []
     for action, value, stay, avoid in actions:
         if action == "pick":
@@ -80,3 +87,16 @@ def test_router_least_loaded_remembers_no_more_than_so_much_of_the_past() -> Non
         if number % 3:
             asked._count(load, -1)
     assert len(asked._ranking) <= MOST_OUTDATED * len(NAMES) + 65
+
+
+def test_router_several_of_them_share_the_servers_out() -> None:
+    """They know nothing of each other: each begins with another server, so that two groups each take all four."""
+    taken = []
+    for index in range(2):
+        asked = make_router(NAMES[:4], index, 2)
+        for group in ("a", "b"):
+            load = asked._pick(group, stay=True, avoid="")
+            assert load is not None
+            asked._count(load, 1)
+            taken.append(load.server.name)
+    assert taken == NAMES[:4]

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from controller import scaling as module
-from controller.router_keeper import RouterKeeper
 from controller.run_size import ScaleError, Size
 from controller.scaling import Scaling, check_memory
 from tests.unit.fake_actors import Handle
@@ -42,12 +41,11 @@ class Scene:
         self.cluster = OfflineCluster(folder)
         self.cluster.fake.let.set()
         self.cluster.env = {"env-0": Handle(Env())}
-        self.cluster.fake.env = lambda router: Handle(Env(env_fails))  # type: ignore[method-assign]
+        self.cluster.fake.env = lambda routers: Handle(Env(env_fails))  # type: ignore[method-assign]
         self.cluster._session.end_children_of = lambda pid: None  # type: ignore[method-assign]
         self.player = Busy()
         self.said: list[tuple[str, str]] = []
         self.scaling = Scaling(self.cluster, self.player, lambda *said: self.said.append(said))  # type: ignore[arg-type]
-        assert isinstance(self.cluster.keeper, RouterKeeper)
 
 
 def on(folder: Path, work: Callable[[Scene], Awaitable[None]], **options: Any) -> None:
@@ -69,7 +67,7 @@ def test_scaling_joins_servers_with_the_newest_weights(tmp_path: Path) -> None:
         await cluster.publish(3, "weights")
         assert await scene.scaling.to(Size(inference=3)) == "inference-1 joined, inference-2 joined"
         assert [actor.part.version for actor in cluster.inference.values()] == [3, 3, 3]
-        assert cluster.router.part.servers.keys() >= {"inference-1", "inference-2"}
+        assert all(one.part.servers.keys() >= {"inference-1", "inference-2"} for one in cluster.routers)
 
     on(tmp_path, work)
 
@@ -99,7 +97,7 @@ def test_scaling_server_leaves_when_its_requests_are_done(tmp_path: Path) -> Non
         leaver.part.stop = lambda: stopped.append(in_flight[0])
         leaving = asyncio.create_task(scene.scaling.to(Size(inference=1)))
         await asyncio.sleep(0.05)
-        assert cluster.router.part.servers["inference-1"] is None, "it is given nothing new"
+        assert [one.part.servers["inference-1"] for one in cluster.routers] == [None, None], "it is given nothing new"
         assert not stopped and not leaver.killed
         assert (await cluster.publish(1, "weights")).keys() == {NAME}
         in_flight[0] = 0

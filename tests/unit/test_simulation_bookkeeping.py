@@ -12,7 +12,7 @@ from controller.length_bias import length_bias, lengths_of
 from controller.metrics import read_metrics
 from controller.task_order import TaskOrder
 
-SIZE = Size(live=200, servers=8, ranks=4, steps=3, stretch=0.005, most_turns=5)
+SIZE = Size(live=200, servers=8, ranks=4, routers=2, steps=3, stretch=0.005, most_turns=5)
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +47,7 @@ def test_simulation_counts_what_it_did(played: tuple[Scene, Measured]) -> None:
     assert measured.turns == sum(row["accepted_turns"] for row in rows)
     assert SIZE.groups_per_step * SIZE.group_size < measured.most_live <= SIZE.live
     assert 0 < measured.most_in_router <= SIZE.live + 10, "its turns, and a few questions of the controller"
+    assert 0.5 <= measured.busiest_router_us / measured.router_us < 1, "both have turns"
     assert max(row["staleness_max"] for row in rows) <= SIZE.staleness
     assert [row["inference_servers"] for row in rows] == [SIZE.servers] * SIZE.steps
 

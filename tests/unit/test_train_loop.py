@@ -56,9 +56,13 @@ class FakeCluster:
         self.env = {"env-0": SimpleNamespace(run=call(self._play))}
         self.leaving: set[str] = set()
         self.inference: dict[str, Any] = {"inference-0": None}
-        self.router = SimpleNamespace(
-            forget=SimpleNamespace(remote=lambda names: None), live=call(self._nothing), live_many=call(self._no_turns)
-        )
+        self.routers = [
+            SimpleNamespace(
+                forget=SimpleNamespace(remote=lambda names: None), live=call(self._nothing),
+                live_many=call(self._no_turns),
+            )
+            for _ in range(config.rollout.num_routers)
+        ]  # fmt: skip
         self.learner = SimpleNamespace(
             train_step=call(self._train), save=call(self._save), export=call(self._save), load=call(self._load)
         )
@@ -478,7 +482,8 @@ def test_train_resume_goes_on_from_the_last_accepted_turns_bit_by_bit(scene: Sce
     async def live_many(names: list[str]) -> dict[str, tuple[Turn, ...]]:
         return {name: turns for name in names if "-g000004/1/" in name}
 
-    cluster.router.live_many = call(live_many)
+    for router in cluster.routers:
+        router.live_many = call(live_many)
     stop_once_saved(run, 2)
     with pytest.raises(Stopped):
         scene.conduct(run)
