@@ -1,8 +1,8 @@
 """The actors of one run on this machine: created together, watched, replaced when they die, ended together.
 
 Owns: Ray's session, every actor handle, how each part is started and replaced; `controller.supervision` finds the dead
-ones. Called by `controller.train` and `controller.evaluate`. Must not know: groups, the queue, checkpoints, or what is
-trained.
+ones, `controller.publication` gives the servers new weights. Called by `controller.train` and `controller.evaluate`.
+Must not know: groups, the queue, checkpoints, or what is trained.
 
 Who restarts whom: an environment actor and an inference actor are replaced here (found by `watch`, or at once when
 a caller reports a death); a router is restarted by Ray and told again which servers there are; a dead
@@ -29,10 +29,10 @@ from controller.learner_ranks import LearnerLost, LearnerRanks, is_lost
 from controller.metric_targets import write_targets
 from controller.part_actors import PartActors
 from controller.part_settings import inference_settings
+from controller.publication import Publication
 from controller.replacements import PartLost, Replacements
 from controller.router_keeper import RouterKeeper
 from controller.supervision import Supervision
-from controller.weight_route import Route, WeightChannel, check_arrival, choose_route
 
 logger = logging.getLogger(__name__)
 Result = TypeVar("Result")
@@ -75,12 +75,9 @@ class Cluster:
         self._noting = asyncio.Lock()
         model_bytes = sum(file.stat().st_size for file in policy.glob("*.safetensors"))
         self._session = session_for(config.cluster.address, run_folder, OBJECT_STORE_BYTES + 3 * model_bytes)
-        self._weights: tuple[int, Any] | None = None
-        self._route: Route = "object_store"
-        self._channel: WeightChannel
-        self._num_published = 0
         self.replacements = Replacements(config.supervision)
         self.keepers: list[RouterKeeper] = []
+        self.publication = Publication(self)
 
     @property
     def restarts(self) -> Counter[str]:
@@ -112,7 +109,7 @@ class Cluster:
                 group.create_task(start)
         await self.note_targets()
         if self.trains:
-            await self._choose_route()
+            await self.publication.choose_route()
 
     def _keeper(self, index: int, sampling: Mapping[str, Any]) -> RouterKeeper:
         """The keeper of that router."""
@@ -128,18 +125,6 @@ class Cluster:
     async def tell_routers(self, name: str, actor: Any | None) -> None:
         """Which inference server there is under `name` now."""
         await asyncio.gather(*(keeper.tell(name, actor) for keeper in self.keepers))
-
-    async def _choose_route(self) -> None:
-        """How weights will travel; known only now that every part says which GPU it has."""
-        calls = {name: actor.status.remote() for name, actor in self.inference.items()}
-        engines = {
-            name: (await bounded(call, self.config.supervision.ping_timeout_s, f"{name}: status"))["gpu"]
-            for name, call in calls.items()
-        }
-        learner = await self.ask_learner(self.learner.gpu.remote(), "saying which GPU it has")
-        self._route = choose_route(self.config.inference.weight_transfer, learner, engines)
-        self._channel = WeightChannel(self.learner, self.config.inference.update_timeout_s)
-        logger.info("new weights travel by %s", self._route)
 
     @property
     def _start_timeout_s(self) -> float:
@@ -204,47 +189,6 @@ class Cluster:
         await self.ask_learner(self.learner.ready.remote(), f"handing out the weights of version {version}")
         return weights
 
-    async def publish(self, version: int, weights: Any) -> dict[str, Any]:
-        """Makes `weights` (a Ray reference) live under `version` on every inference server.
-
-        Their reports by name; a server that was replaced meanwhile came up with these weights and has none. Every so
-        often (`inference.verify_every`) what arrived is compared with what was sent; WeightMismatch ends the run.
-        """
-        every = self.config.inference.verify_every
-        verify = self.trains and bool(every) and self._num_published % every == 0
-        self._num_published += 1
-        if self._route == "nccl":
-            for name in self.inference:
-                await self.replacements.settled(name)
-            reports = await self._channel.publish(version, dict(self.inference), verify)
-            self._weights = (version, weights)  # only now: who is replaced before takes part in the broadcast
-        else:
-            self._weights = (version, weights)
-            names = list(self.inference)
-            found = await asyncio.gather(*(self._publish_to(name, version, weights, verify) for name in names))
-            reports = {name: report for name, report in zip(names, found, strict=True) if report is not None}
-        if verify:
-            sent = await self.ask_learner(self.learner.checksums.remote(), f"summing up the weights of {version}")
-            check_arrival(version, sent, reports)
-        return reports
-
-    async def _publish_to(self, name: str, version: int, weights: Any, verify: bool) -> Any | None:
-        while True:
-            # While it is being replaced its handle is that of a server which still starts; it comes up with `weights`.
-            await self.replacements.settled(name)
-            actor = self.inference.get(name)
-            if actor is None:  # it left (controller.scaling)
-                return None
-            try:
-                status = await bounded(actor.status.remote(), self.config.supervision.ping_timeout_s, f"{name}: status")
-                if status["version"] == version:
-                    return None
-                call = actor.update_weights.remote(version, weights, verify)
-                return await bounded(call, self.config.inference.update_timeout_s, f"{name}: weight update {version}")
-            except Exception as error:  # the boundary that retries: a broken engine is replaced, within its budget
-                logger.warning("%s: weight update %d failed: %s", name, version, cause_of(error))
-                await self.revive_inference(name, actor, cause_of(error))
-
     async def revive_inference(self, name: str, dead: Any, cause: str) -> None:
         """Replaces an inference actor, with the newest weights. Does nothing when somebody else was faster."""
 
@@ -253,19 +197,11 @@ class Cluster:
             await self.end(name, self.inference[name])  # the dead one, or an earlier replacement that did not come up
             self.inference[name] = self.actors.inference()
             await self.start_inference(name, self.inference[name])
-            await self.bring_up_to_date(name, self.inference[name])
+            await self.publication.bring_up_to_date(name, self.inference[name])
             await self.tell_routers(name, self.inference[name])
             await self.note_targets()  # it may be on another machine
 
         await self.replacements.replace(name, lambda: self.inference.get(name) is dead, start, cause)
-
-    async def bring_up_to_date(self, name: str, actor: Any) -> None:
-        """The newest weights for a server that has just started; also those that were made meanwhile."""
-        loaded = None
-        while self._weights is not None and loaded != self._weights[0]:
-            loaded, weights = self._weights
-            call = actor.update_weights.remote(loaded, weights)
-            await bounded(call, self.config.inference.update_timeout_s, f"{name}: weights of version {loaded}")
 
     async def end(self, name: str, actor: Any) -> None:
         """Kills an actor and what it had started."""

@@ -137,7 +137,7 @@ class RunState:
         call = learner.load.remote(str(self._checkpoint.path / LEARNER_FOLDER))
         await self._cluster.ask_learner(call, f"loading step {step}")
         version = self._checkpoint.state.policy_version
-        await self._cluster.publish(version, await self._cluster.learner_weights(version))
+        await self._cluster.publication.publish(version, await self._cluster.learner_weights(version))
         if self._checkpoint.state.thresholds:
             self._tracker.restore(self._checkpoint.state.thresholds)
         self.committed = step

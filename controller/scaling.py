@@ -106,7 +106,7 @@ class Scaling:
         actor = cluster.actors.inference()
         try:
             await cluster.start_inference(name, actor)
-            await cluster.bring_up_to_date(name, actor)
+            await cluster.publication.bring_up_to_date(name, actor)
         except BaseException:
             await cluster.end(name, actor)
             raise

@@ -134,7 +134,7 @@ class Update:
         began = time.monotonic()
         with self._busy.span("weights"):
             weights = await self._cluster.learner_weights(version)
-            reports: dict[str, Any] = await self._cluster.publish(version, weights)
+            reports: dict[str, Any] = await self._cluster.publication.publish(version, weights)
         return {
             "weights_s": time.monotonic() - began,
             "weights_bytes": float(sum(report.bytes for report in reports.values())),

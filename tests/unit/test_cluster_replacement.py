@@ -119,7 +119,7 @@ def test_cluster_weight_update_leaves_a_starting_replacement_alone(tmp_path: Pat
     async def run() -> None:
         cluster = OfflineCluster(tmp_path)
         dead, reviving = await begin_revival(cluster)
-        publishing = asyncio.create_task(cluster.publish(1, "weights"))
+        publishing = asyncio.create_task(cluster.publication.publish(1, "weights"))
         await asyncio.sleep(0.05)
         cluster.fake.let.set()
         await asyncio.gather(reviving, publishing)
@@ -291,11 +291,11 @@ def test_cluster_compares_checksums_of_every_so_many_updates_and_ends_the_run_wh
         cluster.config, cluster.trains = validate({"inference": {"verify_every": 2}}, source="test"), True
         sent = {"w": hash("good")}
         cluster.learner = Handle(SimpleNamespace(checksums=lambda: sent))  # type: ignore[assignment]
-        reports = [(await cluster.publish(version, "good"))[NAME] for version in (1, 2, 3)]
+        reports = [(await cluster.publication.publish(version, "good"))[NAME] for version in (1, 2, 3)]
         assert [report.checksums is not None for report in reports] == [True, False, True]
-        await cluster.publish(4, "bad")
+        await cluster.publication.publish(4, "bad")
         with pytest.raises(WeightMismatch, match=f"{NAME} does not hold the weights of version 5.*such as w"):
-            await cluster.publish(5, "bad")
+            await cluster.publication.publish(5, "bad")
 
     asyncio.run(run())
 
@@ -317,12 +317,12 @@ def test_cluster_sends_over_nccl_where_that_is_the_route(tmp_path: Path) -> None
                 weight_shapes=lambda: (["w"], ["float32"], [[1]]), send_weights=lambda: asked.append("send"),
             )
         )  # fmt: skip
-        await cluster._choose_route()
-        reports = await cluster.publish(1, "weights")
+        await cluster.publication.choose_route()
+        reports = await cluster.publication.publish(1, "weights")
         assert asked == ["open", "open", "send"] and reports[NAME].version == 1
         cluster.config = validate({"inference": {"weight_transfer": "object_store"}}, source="test")
-        await cluster._choose_route()
-        await cluster.publish(2, "weights")
+        await cluster.publication.choose_route()
+        await cluster.publication.publish(2, "weights")
         assert engine.version == 2 and asked.count("send") == 1
 
     asyncio.run(run())

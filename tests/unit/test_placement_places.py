@@ -33,6 +33,7 @@ def test_everything_that_does_not_fit_is_said_at_once_with_value_place_and_remed
     assert "rollout.num_env_actors" in first
     assert "t2po cluster scale envs=N" in first
     assert second.startswith("1 head actor: the cluster here:1 has 0 free places")
+    assert "lower rollout.num_routers" in second
 
 
 def test_a_gpu_is_given_out_once() -> None:

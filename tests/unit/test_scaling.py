@@ -64,7 +64,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_scaling_joins_servers_with_the_newest_weights(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         cluster = scene.cluster
-        await cluster.publish(3, "weights")
+        await cluster.publication.publish(3, "weights")
         assert await scene.scaling.to(Size(inference=3)) == "inference-1 joined, inference-2 joined"
         assert [actor.part.version for actor in cluster.inference.values()] == [3, 3, 3]
         assert all(one.part.servers.keys() >= {"inference-1", "inference-2"} for one in cluster.routers)
@@ -75,11 +75,11 @@ def test_scaling_joins_servers_with_the_newest_weights(tmp_path: Path) -> None:
 def test_scaling_server_that_joins_during_an_update_has_it_too(tmp_path: Path) -> None:
     async def work(scene: Scene) -> None:
         cluster = scene.cluster
-        await cluster.publish(1, "weights")
+        await cluster.publication.publish(1, "weights")
         cluster.fake.let.clear()
         joining = asyncio.create_task(scene.scaling.to(Size(inference=2)))
         await asyncio.sleep(0.02)
-        await cluster.publish(2, "weights")
+        await cluster.publication.publish(2, "weights")
         cluster.fake.let.set()
         await joining
         assert cluster.inference["inference-1"].part.version == 2
@@ -99,7 +99,7 @@ def test_scaling_server_leaves_when_its_requests_are_done(tmp_path: Path) -> Non
         await asyncio.sleep(0.05)
         assert [one.part.servers["inference-1"] for one in cluster.routers] == [None, None], "it is given nothing new"
         assert not stopped and not leaver.killed
-        assert (await cluster.publish(1, "weights")).keys() == {NAME}
+        assert (await cluster.publication.publish(1, "weights")).keys() == {NAME}
         in_flight[0] = 0
         assert await leaving == "inference-1 left"
         assert stopped == [0] and leaver.killed

@@ -53,6 +53,7 @@ class FakeCluster:
         self.training = False
         self.steps_trained: list[int] = []
         self.loaded = -1
+        self.publication = SimpleNamespace(publish=self.publish)
         self.env = {"env-0": SimpleNamespace(run=call(self._play))}
         self.leaving: set[str] = set()
         self.inference: dict[str, Any] = {"inference-0": None}
@@ -529,7 +530,7 @@ def test_train_weights_that_arrive_changed_end_the_run_with_their_cause(scene: S
     async def publish(version: int, weights: Any) -> dict[str, Any]:
         raise WeightMismatch(f"inference-0 does not hold the weights of version {version}")
 
-    cluster_of(run).publish = publish  # type: ignore[method-assign]
+    cluster_of(run).publication.publish = publish
     with pytest.raises(WeightMismatch, match="version 1"):
         scene.conduct(run)
     assert CheckpointStore(scene.folder / "checkpoints", 1).steps() == []
