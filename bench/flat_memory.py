@@ -1,7 +1,7 @@
 """Whether memory, file handles and threads of every process of a run stay flat over many trajectories.
 
-    python -m bench.flat_memory [--trajectories 10000] [--folder FOLDER] [--policy POLICY] [key=value ...]
-    python -m bench.flat_memory --run RUN
+    python -m bench.flat_memory [--trajectories 10000] [--folder FOLDER] [--plot FILE] [--policy POLICY] [key=value ...]
+    python -m bench.flat_memory --run RUN [--plot FILE]
 
 A run with a tiny policy and short replies, whose processes are measured after every step (`controller.process_usage`),
 in about 100 steps. `--run`: no run, the verdict on one that is there. Over the second half of the run each role's
@@ -27,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.flat_memory_plot import draw
 from controller.metrics import StepMetrics, read_metrics
 from controller.process_roles import PROCESS_MEASURES, PROCESS_ROLES
 from tests.integration.quick_policy import make_quick_policy
@@ -144,6 +145,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="where the run is kept; default: a temporary one")
     parser.add_argument("--policy", type=Path, help="default: one that is made in a minute")
     parser.add_argument("--run", type=Path, help="a run that is there")
+    parser.add_argument("--plot", type=Path, help="a picture of it, .svg or .png")
     options = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch)).resolve()
@@ -153,6 +155,8 @@ def main() -> int:
         growths = growths_of(steps)
         if options.run or options.folder:
             subprocess.run([sys.executable, "-m", "controller.cli", "report", str(run)], check=False, timeout=600)
+    if options.plot:
+        draw(steps, options.plot)
     trained = sum(step.values["trajectories"] for step in steps)
     print(f"{trained:.0f} trajectories in {len(steps)} steps\n\n{table(growths)}\n")
     print(json.dumps({"trajectories": trained, "growths": [asdict(one) | {"flat": one.flat} for one in growths]}))

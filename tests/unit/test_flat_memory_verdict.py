@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from bench.flat_memory import GROUP_SIZE, OVER, Growth, growths_of, size_of, slope_of, table
+from bench.flat_memory_plot import draw
 from controller.metrics import StepMetrics
 
 
@@ -77,3 +79,13 @@ def test_a_run_has_at_least_as_many_trajectories_as_asked_for(trajectories: int)
     groups, steps = size_of(trajectories)
     assert trajectories <= groups * GROUP_SIZE * steps < trajectories + groups * GROUP_SIZE
     assert steps <= 200
+
+
+def test_the_picture_has_a_line_for_each_role_that_was_measured(tmp_path: Path) -> None:
+    steps = [
+        StepMetrics(step=step, values={"trajectories": 100.0, "memory_mb_router": 80.0 + step, "fds_learner": 40.0})
+        for step in range(1, 5)
+    ]
+    draw(steps, tmp_path / "memory.svg")
+    text = (tmp_path / "memory.svg").read_text()
+    assert [role in text for role in ("<!-- router -->", "<!-- learner -->", "<!-- engine -->")] == [True, True, False]
