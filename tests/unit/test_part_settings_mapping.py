@@ -24,13 +24,18 @@ def test_evaluation_has_its_own_sampling_and_interventions_only_when_asked() -> 
     assert (spec.temperature, spec.top_p, spec.top_k, spec.tti) == (0.3, 0.5, 7, False)
     asked = config(eval={"interventions": True})
     assert sampling_specs(asked)["eval"].tti
-    assert router_settings(asked).tds_in_eval
-    assert not router_settings(config()).tds_in_eval
+    assert router_settings(asked, 0).tds_in_eval
+    assert not router_settings(config(), 0).tds_in_eval
 
 
 def test_a_turn_outlives_the_restart_of_its_server() -> None:
     settings = config(inference={"request_timeout_s": 50.0, "start_timeout_s": 70.0})
-    assert turn_timeout_s(settings) == router_settings(settings).turn_timeout_s == 120.0
+    assert turn_timeout_s(settings) == router_settings(settings, 0).turn_timeout_s == 120.0
+
+
+def test_a_router_knows_which_of_them_it_is() -> None:
+    told = [router_settings(config(rollout={"num_routers": 3}), index) for index in range(3)]
+    assert [(one.index, one.num_routers) for one in told] == [(0, 3), (1, 3), (2, 3)]
 
 
 def test_players_get_the_run_s_environment_and_prompt_length() -> None:
