@@ -45,6 +45,7 @@ class Setting:
         self.marks = folder.with_name(f"{folder.name}.marks")
         self.changes = [*RECIPE, f"seed={seed}", f"rollout.max_staleness={seed % 2}"]
         self.changes.append(f"learner.num_ranks={2 if seed % 4 == 1 else 1}")
+        self.changes.append(f"rollout.num_routers={1 if seed % 4 < 2 else 2}")
         panel = load_panel("alfworld", "train")
         order = TaskOrder(panel.tasks, seed)
         self.task_of = lambda index: order.task(index)[0].id
