@@ -141,9 +141,16 @@ class TrainingRun:
 
     async def _conduct(self, stop: StopSignal) -> None:
         async with contextlib.AsyncExitStack() as ending:
-            await stop.unless(self._start(ending))
-            stop.listen()
-            await beating(self._train(stop), self._come_round)
+            try:
+                await stop.unless(self._start(ending))
+                stop.listen()
+                await beating(self._train(stop), self._come_round)
+            except (Stopped, Paused, NextLife):
+                raise
+            except Exception as error:
+                # Now, and not when the parts are stopped: a Ray without its raylet may end this process during that.
+                self.view.note(f"this life of the run ends: {cause_of(error)}")
+                raise
 
     async def _start(self, ending: contextlib.AsyncExitStack) -> None:
         """Every part, then the committed state of the run, if there is one. `ending` undoes it, in reverse order."""

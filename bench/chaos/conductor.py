@@ -35,7 +35,7 @@ MAX_LIVES = 8
 TICK_S = 0.05
 QUICK_TICK_S = 0.003
 QUICK_S = 0.4
-CAUSE = re.compile(r"^.*?(?:the run ended: (.+)|(paused: .+))$", re.MULTILINE)
+CAUSE = re.compile(r"^.*?(?:(?:the run ended|this life of the run ends): (.+)|(paused: .+))$", re.MULTILINE)
 """How a run says why it ends."""
 
 

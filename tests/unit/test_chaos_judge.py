@@ -107,6 +107,7 @@ def test_unfinished_run_is_not_also_blamed_for_what_it_had_not_done() -> None:
     [
         ("x\nthe run ended: PartLost: learner failed\ndetails: run.log\n", "PartLost: learner failed"),
         ("the run ended: first\nthe run ended: second\n", "second"),
+        ("this life of the run ends: PartLost: Ray's raylet (pid 7) died\n", "PartLost: Ray's raylet (pid 7) died"),
         ("paused: KL is high; go on with: t2po\n", "paused: KL is high; go on with: t2po"),
         ("Fatal Python error: Aborted\n", ""),
         ("Traceback (most recent call last):\nValueError: 3\n", ""),

@@ -534,3 +534,23 @@ def test_train_weights_that_arrive_changed_end_the_run_with_their_cause(scene: S
     with pytest.raises(WeightMismatch, match="version 1"):
         scene.conduct(run)
     assert CheckpointStore(scene.folder / "checkpoints", 1).steps() == []
+
+
+def test_train_says_what_ends_a_life_before_the_parts_are_stopped(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ray that lost its raylet may end the process while they are."""
+    run = scene.first_life()
+    said: list[str] = []
+    monkeypatch.setattr(run.view, "note", said.append)
+
+    async def publish(version: int, weights: Any) -> dict[str, Any]:
+        raise WeightMismatch("inference-0 holds others")
+
+    async def stop() -> None:
+        assert said[-1] == "this life of the run ends: WeightMismatch: inference-0 holds others"
+        said.append("stopped")
+
+    cluster_of(run).publication.publish = publish
+    monkeypatch.setattr(run.cluster, "stop", stop)
+    with pytest.raises(WeightMismatch):
+        scene.conduct(run)
+    assert said[-1] == "stopped"
