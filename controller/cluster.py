@@ -89,7 +89,13 @@ class Cluster:
         self._say("ray", "starting")
         await bounded(asyncio.to_thread(self._session.start), self._start_timeout_s, "ray: starting")
         self._say("ray", "up")
-        await beside(self._start_parts(), Supervision(self).watch_ray())
+        try:
+            await beside(self._start_parts(), Supervision(self).watch_ray())
+        except Exception as error:  # the boundary that stops
+            # Every actor dies with its raylet, and whichever is noticed first is not the cause.
+            if problem := self.ray_problem(self.config.supervision.ping_timeout_s):
+                raise PartLost(problem) from error
+            raise
 
     async def _start_parts(self) -> None:
         await asyncio.to_thread(self.actors.check_places, self.trains)

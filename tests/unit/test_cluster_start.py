@@ -69,3 +69,27 @@ def test_cluster_start_ends_with_the_cause_when_ray_freezes_meanwhile(tmp_path: 
         assert str(innermost(caught.value)) == "Ray's raylet (pid 7) is stopped since 5 s"
 
     asyncio.run(run())
+
+
+def test_cluster_start_names_ray_and_not_the_part_that_died_with_it(tmp_path: Path) -> None:
+    """Ray says it sooner than the next look at its servers does."""
+
+    class Dying(Actors):
+        def router(self, index: int) -> Handle:
+            found = Handle(Part())
+            found.killed = True
+            return found
+
+    class Dead(Session):
+        def problem(self, patience_s: float) -> str:
+            self.asked += 1
+            return "" if self.asked < 2 else "Ray's raylet (pid 7) died"
+
+    async def run() -> None:
+        config = validate({"supervision": {"ping_every_s": 60}}, source="test")
+        cluster = Cluster(config, tmp_path, run_folder=None, with_learner=False, actors=Dying(config, tmp_path))
+        cluster._session = Dead()  # type: ignore[assignment]
+        with pytest.raises(PartLost, match=r"^Ray's raylet \(pid 7\) died$"):
+            await asyncio.wait_for(cluster.start(), 10)
+
+    asyncio.run(run())

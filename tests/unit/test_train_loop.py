@@ -536,7 +536,7 @@ def test_train_weights_that_arrive_changed_end_the_run_with_their_cause(scene: S
     assert CheckpointStore(scene.folder / "checkpoints", 1).steps() == []
 
 
-def test_train_says_what_ends_a_life_before_the_parts_are_stopped(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_train_says_what_ends_a_life_before_its_parts_stop(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """A Ray that lost its raylet may end the process while they are."""
     run = scene.first_life()
     said: list[str] = []
